@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# mpirun as this project wants it: more ranks than cores allowed, idle ranks yield, root allowed.
+#   ./launch/mpirun.sh -n 2 build/release/bin/var_sweep sweeps/quickstart.yaml
+set -euo pipefail
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 --mca odls_base_sigkill_timeout 30 "$@"

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs what VARscale needs to build and run. Run it as often as you like: what is there is kept.
+#
+#   ./launch/setup.sh            everything for a CPU build, the tests and the figures
+#
+# Debian packages are installed where this user may (root, or sudo without a password); otherwise the
+# missing ones are listed in one line for the administrator. libtorch (the CPU subset of the Python
+# wheel, 1.3 GB) and the Python packages for figures go to .deps/ inside the project.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(
+  g++ cmake ninja-build ccache mold pkg-config git
+  libfmt-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
+  libhdf5-dev libopenmpi-dev openmpi-bin libceres-dev libeigen3-dev
+  libvips-dev libarchive-dev libzip-dev libgtest-dev libgmock-dev python3-venv
+)
+torch_packages=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+python_packages=(numpy==2.2.6 matplotlib==3.10.3 h5py==3.13.0 pandas==2.2.3 tables==3.10.2 safetensors==0.5.3)
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  as_root=""
+  [ "$(id -u)" = 0 ] || as_root="sudo -n"
+  if [ -z "$as_root" ] || sudo -n true 2>/dev/null; then
+    echo "setup: installing ${#missing[@]} Debian packages"
+    $as_root apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  else
+    echo "setup: these Debian packages are missing and this user may not install them; ask an administrator for:" >&2
+    echo "  apt-get install ${missing[*]}" >&2
+    exit 2
+  fi
+fi
+
+venv=.deps/venv
+stamp=$venv/.complete
+wanted="${torch_packages[*]} ${python_packages[*]}"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+  echo "setup: installing libtorch (1.3 GB) and the Python packages for figures into $venv"
+  mkdir -p .deps
+  [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check --no-deps "${torch_packages[@]}"
+  "$venv/bin/pip" install -q --disable-pip-version-check "${python_packages[@]}"
+  echo "$wanted" >"$stamp"
+fi
+echo "setup: complete"

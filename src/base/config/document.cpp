@@ -1,0 +1,190 @@
+// Loading: YAML text, overrides and JSON into one tree.
+#include <yaml-cpp/yaml.h>
+
+#include <functional>
+
+#include "base/config.hpp"
+#include "base/config/tree.hpp"
+#include "base/error.hpp"
+#include "base/file.hpp"
+
+namespace varscale::base {
+namespace {
+
+using TreePtr = std::shared_ptr<ConfigTree>;
+using Kind = Node::Kind;
+
+// Aliases can make a short text endless or enormous.
+constexpr int kMaxDepth = 100;
+constexpr int64_t kMaxNodes = 1'000'000;
+
+// Turns yaml-cpp's nodes into ours. `where_of` words a mark of the text.
+class YamlBuilder {
+ public:
+  YamlBuilder(std::string name, bool with_lines)
+      : name_(std::move(name)), with_lines_(with_lines) {}
+
+  TreePtr load(const std::string& text, const std::string& path) {
+    std::vector<YAML::Node> documents;
+    try {
+      // yaml-cpp takes a quote that is still open after the last line break for closed. The comment
+      // sign makes the last line one without a break, and that it refuses.
+      documents = YAML::LoadAll(text + "\n#");
+    } catch (const YAML::Exception& error) {
+      throw UserError("{}: not valid YAML: {}", where(error.mark, name_), error.msg);
+    }
+    if (documents.size() > 1)
+      throw UserError("{}: {} YAML documents, expected one", where(documents[1].Mark(), name_),
+                      documents.size());
+    const std::string first_line = with_lines_ ? name_ + ":1" : name_;
+    if (documents.empty()) {
+      auto empty = std::make_shared<ConfigTree>();
+      empty->kind = Kind::kNull;
+      empty->where = first_line;
+      empty->path = path;
+      return empty;
+    }
+    return build(documents[0], first_line, path, 0);
+  }
+
+ private:
+  std::string where(const YAML::Mark& mark, const std::string& otherwise) const {
+    if (!with_lines_ || mark.is_null()) return otherwise;
+    return fmt::format("{}:{}", name_, mark.line + 1);
+  }
+
+  TreePtr build(const YAML::Node& node, std::string place, std::string path, int depth) {
+    if (depth > kMaxDepth)
+      throw UserError("{}: {} is nested deeper than {} levels", place, path, kMaxDepth);
+    if (++nodes_ > kMaxNodes) throw UserError("{}: more than {} values", place, kMaxNodes);
+    auto tree = std::make_shared<ConfigTree>();
+    tree->where = std::move(place);
+    tree->path = std::move(path);
+    if (node.IsScalar()) {
+      tree->kind = Kind::kScalar;
+      tree->text = node.Scalar();
+    } else if (node.IsSequence()) {
+      tree->kind = Kind::kList;
+      for (const auto& item : node)
+        tree->list.push_back(build(item, where(item.Mark(), tree->where),
+                                   fmt::format("{}[{}]", tree->path, tree->list.size()),
+                                   depth + 1));
+    } else if (node.IsMap()) {
+      tree->kind = Kind::kMap;
+      build_map(node, *tree, depth);
+    } else {
+      tree->kind = Kind::kNull;
+    }
+    return tree;
+  }
+
+  void build_map(const YAML::Node& node, ConfigTree& tree, int depth) {
+    for (const auto& pair : node) {
+      const std::string place = where(pair.first.Mark(), tree.where);
+      if (!pair.first.IsScalar())
+        throw UserError("{}: a key of {} is not a plain word", place,
+                        tree.path.empty() ? "the file" : tree.path);
+      const std::string& key = pair.first.Scalar();
+      const std::string path = join_path(tree.path, key);
+      if (const TreePtr first = tree.find(key))
+        throw UserError("{}: key {} is given twice, first at {}", place, path, first->where);
+      tree.map.emplace_back(key, build(pair.second, place, path, depth + 1));
+    }
+  }
+
+  std::string name_;
+  bool with_lines_;
+  int64_t nodes_ = 0;
+};
+
+void apply_override(const TreePtr& root, const std::string& text) {
+  const size_t equals = text.find('=');
+  const std::string path = text.substr(0, equals);
+  const std::string where = "--set " + path;
+  if (equals == std::string::npos || equals == 0)
+    throw UserError("--set {}: expected key=value, as in train.batch=64", text);
+
+  TreePtr parent = root;
+  size_t begin = 0;
+  while (true) {
+    if (parent->kind == Kind::kNull) parent->kind = Kind::kMap;
+    if (parent->kind != Kind::kMap)
+      throw UserError("{}: {} is not a map, so it has no keys to set", where,
+                      parent->path.empty() ? "the file" : parent->path);
+    const size_t dot = path.find('.', begin);
+    const std::string key = path.substr(begin, dot - begin);
+    if (key.empty()) throw UserError("{}: an empty name between the dots of the key", where);
+    TreePtr child = parent->find(key);
+    const bool last = dot == std::string::npos;
+    if (last || !child) {
+      TreePtr made;
+      if (last) {
+        made = YamlBuilder(where, false).load(text.substr(equals + 1), path);
+      } else {
+        made = std::make_shared<ConfigTree>();
+        made->kind = Kind::kMap;
+        made->where = where;
+        made->path = path.substr(0, dot);
+      }
+      if (child) {
+        for (auto& [name, value] : parent->map)
+          if (name == key) value = made;
+      } else {
+        parent->map.emplace_back(key, made);
+      }
+      child = made;
+    }
+    if (last) return;
+    parent = child;
+    begin = dot + 1;
+  }
+}
+
+TreePtr from_json_value(const nlohmann::ordered_json& json, const std::string& where,
+                        std::string path) {
+  auto tree = std::make_shared<ConfigTree>();
+  tree->where = where;
+  tree->path = std::move(path);
+  if (json.is_object()) {
+    tree->kind = Kind::kMap;
+    for (const auto& [key, value] : json.items())
+      tree->map.emplace_back(key, from_json_value(value, where, join_path(tree->path, key)));
+  } else if (json.is_array()) {
+    tree->kind = Kind::kList;
+    for (const auto& item : json)
+      tree->list.push_back(
+          from_json_value(item, where, fmt::format("{}[{}]", tree->path, tree->list.size())));
+  } else if (json.is_null()) {
+    tree->kind = Kind::kNull;
+  } else {
+    tree->kind = Kind::kScalar;
+    tree->text = json.is_string() ? json.get<std::string>() : json.dump();
+  }
+  return tree;
+}
+
+}  // namespace
+
+Document Document::load(const std::filesystem::path& path,
+                        const std::vector<std::string>& overrides) {
+  return parse(read_file(path), path.string(), overrides);
+}
+
+Document Document::parse(const std::string& text, const std::string& name,
+                         const std::vector<std::string>& overrides) {
+  TreePtr root = YamlBuilder(name, true).load(text, "");
+  for (const std::string& each : overrides) apply_override(root, each);
+  Document document;
+  document.name_ = name;
+  document.root_ = Node(std::move(root));
+  return document;
+}
+
+Document Document::from_json(const nlohmann::ordered_json& json, const std::string& name) {
+  Document document;
+  document.name_ = name;
+  document.root_ = Node(from_json_value(json, name, ""));
+  return document;
+}
+
+}  // namespace varscale::base

@@ -1,0 +1,97 @@
+#include "data/batch.hpp"
+
+#include <ATen/ops/empty.h>
+
+#include <numeric>
+#include <optional>
+
+#include "base/error.hpp"
+#include "base/random.hpp"
+
+namespace varscale::data {
+namespace {
+
+Batch make_batch(const records::TokenFile& file, const std::vector<int64_t>& rows,
+                 std::vector<int64_t> sample_ids) {
+  const int64_t count = static_cast<int64_t>(rows.size());
+  const int64_t length = file.info().tokens_per_image();
+  Batch batch{at::empty({count, length}, at::kLong), at::empty({count}, at::kLong),
+              std::move(sample_ids)};
+  int64_t* tokens = batch.tokens_BL.mutable_data_ptr<int64_t>();
+  int64_t* labels = batch.labels_B.mutable_data_ptr<int64_t>();
+  for (int64_t b = 0; b < count; ++b) {
+    const uint16_t* row = file.row(rows[b]);
+    std::copy(row, row + length, tokens + b * length);
+    labels[b] = file.label(rows[b]);
+  }
+  return batch;
+}
+
+TrainSample locate(const base::Permutation& order, const base::RandomStream& first_crop,
+                   int64_t crops, int64_t epoch, int64_t place) {
+  const uint64_t image = order(static_cast<uint64_t>(place));
+  const int64_t first = static_cast<int64_t>(first_crop.below(image, crops));
+  return {epoch, static_cast<int64_t>(image), (first + epoch) % crops};
+}
+
+}  // namespace
+
+TrainBatches::TrainBatches(const records::TokenFile& file, uint64_t data_seed, int64_t batch)
+    : file_(&file), data_seed_(data_seed), batch_(batch) {
+  VARSCALE_CHECK(batch >= 1, "a batch of {} images", batch);
+  if (images() < 1) {
+    throw base::UserError("{}: holds no training images, expected at least one", file.path().string());
+  }
+}
+
+int64_t TrainBatches::images() const { return file_->info().train_images; }
+
+TrainSample TrainBatches::sample(int64_t sample_id) const {
+  VARSCALE_CHECK(sample_id >= 0, "sample {}", sample_id);
+  const int64_t epoch = sample_id / images();
+  const base::Permutation order(images(), data_seed_, "epoch", epoch);
+  const base::RandomStream first_crop(data_seed_, "crop");
+  return locate(order, first_crop, file_->info().crops, epoch, sample_id % images());
+}
+
+Batch TrainBatches::load(int64_t step, int64_t begin, int64_t end) const {
+  VARSCALE_CHECK(step >= 0 && 0 <= begin && begin <= end && end <= batch_,
+                 "rows [{}, {}) of batch {}, which has {}", begin, end, step, batch_);
+  std::vector<int64_t> sample_ids(end - begin);
+  std::iota(sample_ids.begin(), sample_ids.end(), step * batch_ + begin);
+  std::vector<int64_t> rows;
+  rows.reserve(sample_ids.size());
+  const base::RandomStream first_crop(data_seed_, "crop");
+  std::optional<base::Permutation> order;
+  int64_t order_epoch = -1;
+  for (int64_t id : sample_ids) {
+    const int64_t epoch = id / images();
+    if (epoch != order_epoch) {
+      order.emplace(images(), data_seed_, "epoch", epoch);
+      order_epoch = epoch;
+    }
+    const TrainSample at = locate(*order, first_crop, file_->info().crops, epoch, id % images());
+    rows.push_back(file_->train_row(at.image, at.crop));
+  }
+  return make_batch(*file_, rows, std::move(sample_ids));
+}
+
+ValidationBatches::ValidationBatches(const records::TokenFile& file) : file_(&file) {
+  if (images() < 1) {
+    throw base::UserError("{}: holds no validation images, expected at least one",
+                          file.path().string());
+  }
+}
+
+int64_t ValidationBatches::images() const { return file_->info().validation_images; }
+
+Batch ValidationBatches::load(int64_t begin, int64_t end) const {
+  VARSCALE_CHECK(0 <= begin && begin <= end && end <= images(),
+                 "validation images [{}, {}) of {}", begin, end, images());
+  std::vector<int64_t> sample_ids(end - begin), rows;
+  std::iota(sample_ids.begin(), sample_ids.end(), begin);
+  for (int64_t id : sample_ids) rows.push_back(file_->validation_row(id));
+  return make_batch(*file_, rows, std::move(sample_ids));
+}
+
+}  // namespace varscale::data

@@ -1,0 +1,19 @@
+#include "data/vips_runtime.hpp"
+
+#include <vips/vips.h>
+
+#include "base/error.hpp"
+
+namespace varscale::data {
+
+VipsRuntime::VipsRuntime(const char* program) {
+  if (VIPS_INIT(program) != 0) {
+    throw base::SystemError(std::string("starting libvips: ") + vips_error_buffer(), 0);
+  }
+  vips_concurrency_set(1);
+  vips_cache_set_max(0);  // every image is read once
+}
+
+VipsRuntime::~VipsRuntime() { vips_shutdown(); }
+
+}  // namespace varscale::data

@@ -1,0 +1,206 @@
+#include "models/var/model.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "base/error.hpp"
+#include "base/random.hpp"
+#include "nn/functional.hpp"
+
+namespace varscale::models {
+
+namespace {
+constexpr double kNormEps = 1e-6;
+// The learned log-scale of q is bounded by ln 100.
+const double kMaxLogScale = std::log(100.0);
+}  // namespace
+
+Var::Var(scaling::VarShape shape, at::Device device)
+    : shape_(std::move(shape)), device_(device), prefix_plan_(shape_.tokens.scales) {
+  const int64_t C = shape_.width, H = shape_.heads, E = shape_.tokens.code_width;
+  const int64_t V = shape_.tokens.vocabulary, L = shape_.tokens.scales.tokens();
+  const int64_t first = shape_.tokens.scales.tokens_at(0);
+  VARSCALE_CHECK(C % H == 0, "width {} is not divisible by {} heads", C, H);
+
+  pos_start_ = add("pos_start", {1, first, C});
+  pos_1LC_ = add("pos_1LC", {1, L, C});
+  word_weight_ = add("word_embed.weight", {C, E});
+  word_bias_ = add("word_embed.bias", {C});
+  class_emb_ = add("class_emb.weight", {shape_.classes + 1, C});
+  lvl_emb_ = add("lvl_embed.weight", {shape_.tokens.scales.count(), C});
+  if (shape_.shared_adaln) {
+    shared_ada_weight_ = add("shared_ada_lin.1.weight", {6 * C, C});
+    shared_ada_bias_ = add("shared_ada_lin.1.bias", {6 * C});
+  }
+  for (int64_t i = 0; i < shape_.depth; ++i) {
+    const std::string prefix = fmt::format("blocks.{}.", i);
+    Block block;
+    if (shape_.shared_adaln) block.ada_gss = add(prefix + "ada_gss", {1, 1, 6, C});
+    if (shape_.attn_l2_norm) block.scale_mul = add(prefix + "attn.scale_mul_1H11", {1, H, 1, 1});
+    block.q_bias = add(prefix + "attn.q_bias", {C});
+    block.v_bias = add(prefix + "attn.v_bias", {C});
+    block.qkv_weight = add(prefix + "attn.mat_qkv.weight", {3 * C, C});
+    block.proj_weight = add(prefix + "attn.proj.weight", {C, C});
+    block.proj_bias = add(prefix + "attn.proj.bias", {C});
+    block.fc1_weight = add(prefix + "ffn.fc1.weight", {shape_.hidden(), C});
+    block.fc1_bias = add(prefix + "ffn.fc1.bias", {shape_.hidden()});
+    block.fc2_weight = add(prefix + "ffn.fc2.weight", {C, shape_.hidden()});
+    block.fc2_bias = add(prefix + "ffn.fc2.bias", {C});
+    if (!shape_.shared_adaln) {
+      block.ada_weight = add(prefix + "ada_lin.1.weight", {6 * C, C});
+      block.ada_bias = add(prefix + "ada_lin.1.bias", {6 * C});
+    }
+    blocks_.push_back(std::move(block));
+  }
+  head_ada_weight_ = add("head_nm.ada_lin.1.weight", {2 * C, C});
+  head_ada_bias_ = add("head_nm.ada_lin.1.bias", {2 * C});
+  head_weight_ = add("head.weight", {V, C});
+  head_bias_ = add("head.bias", {V});
+
+  level_of_token_L_ = at::empty({L}, at::kLong);
+  for (int64_t k = 0; k < shape_.tokens.scales.count(); ++k) {
+    level_of_token_L_.slice(0, shape_.tokens.scales.begin(k), shape_.tokens.scales.end(k)).fill_(k);
+  }
+  level_of_token_L_ = level_of_token_L_.to(device_);
+}
+
+Tensor Var::add(const std::string& name, std::vector<int64_t> shape) {
+  Tensor parameter = at::empty(shape, at::TensorOptions(at::kFloat).device(device_)).set_requires_grad(true);
+  parameters_.push_back({name, parameter});
+  return parameter;
+}
+
+double Var::attention_scale() const {
+  // Without the unit norm the public code uses a quarter of the usual scale.
+  return shape_.attn_l2_norm ? 1.0 : 0.25 / std::sqrt(static_cast<double>(shape_.head_width()));
+}
+
+Var::Condition Var::condition(const Tensor& labels_B) const {
+  Condition condition;
+  condition.class_BC = at::embedding(class_emb_, labels_B);
+  if (shape_.shared_adaln) {
+    condition.shared_B6C = at::linear(at::silu(condition.class_BC), shared_ada_weight_, shared_ada_bias_)
+                               .view({labels_B.size(0), 1, 6, shape_.width});
+  }
+  return condition;
+}
+
+Tensor Var::embed(const Condition& condition, const Tensor& teacher_BLE) const {
+  const int64_t B = condition.class_BC.size(0), first = pos_start_.size(1);
+  Tensor x_BLC = condition.class_BC.unsqueeze(1).expand({B, first, shape_.width}) + pos_start_;
+  if (teacher_BLE.defined() && teacher_BLE.size(1) > 0) {
+    x_BLC = at::cat({x_BLC, at::linear(teacher_BLE, word_weight_, word_bias_)}, 1);
+  }
+  const int64_t L = x_BLC.size(1);
+  const Tensor level_LC = at::embedding(lvl_emb_, level_of_token_L_.slice(0, 0, L));
+  return x_BLC + (level_LC + pos_1LC_.slice(1, 0, L));
+}
+
+Tensor Var::embed_map(int64_t k, const Tensor& input_BLE) const {
+  const int64_t begin = shape_.tokens.scales.begin(k), end = shape_.tokens.scales.end(k);
+  const Tensor level_LC = at::embedding(lvl_emb_, level_of_token_L_.slice(0, begin, end));
+  return at::linear(input_BLE, word_weight_, word_bias_) + (level_LC + pos_1LC_.slice(1, begin, end));
+}
+
+Var::Modulation Var::modulation(const Block& block, const Condition& condition, at::ScalarType compute) const {
+  Tensor all_B16C;
+  if (shape_.shared_adaln) {
+    all_B16C = block.ada_gss + condition.shared_B6C;
+  } else {
+    all_B16C = nn::linear(at::silu(condition.class_BC), block.ada_weight, block.ada_bias, compute)
+                   .to(at::kFloat)
+                   .view({-1, 1, 6, shape_.width});
+  }
+  const std::vector<Tensor> parts = all_B16C.unbind(2);
+  return {parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]};
+}
+
+std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC, at::ScalarType compute) const {
+  const int64_t B = x_BLC.size(0), L = x_BLC.size(1);
+  // k has no bias: a constant added to every key does not change the softmax.
+  const Tensor bias = at::cat({block.q_bias, at::zeros_like(block.q_bias), block.v_bias});
+  const std::vector<Tensor> qkv = nn::linear(x_BLC, block.qkv_weight, bias, compute)
+                                      .view({B, L, 3, shape_.heads, shape_.head_width()})
+                                      .permute({2, 0, 3, 1, 4})
+                                      .unbind(0);
+  Tensor q = qkv[0], k = qkv[1];
+  if (shape_.attn_l2_norm) {
+    q = (nn::unit_norm(q) * block.scale_mul.clamp_max(kMaxLogScale).exp()).to(compute);
+    k = nn::unit_norm(k).to(compute);
+  }
+  return {q, k, qkv[2]};
+}
+
+Tensor Var::block(int64_t index, const Tensor& x_BLC, const Condition& condition,
+                  const std::vector<nn::PrefixSpan>& spans, const ForwardOptions& options) const {
+  const Block& block = blocks_[index];
+  const Modulation mod = modulation(block, condition, options.compute);
+  Tensor gamma1 = mod.gamma1, gamma2 = mod.gamma2;
+  if (options.drop_path_SB.defined()) {  // the factor of a sample scales its gates
+    gamma1 = gamma1 * options.drop_path_SB[2 * index].view({-1, 1, 1});
+    gamma2 = gamma2 * options.drop_path_SB[2 * index + 1].view({-1, 1, 1});
+  }
+  const Tensor attn_in = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, options.compute);
+  const auto [q, k, v] = project_qkv(block, attn_in, options.compute);
+  const Tensor attended = nn::prefix_attention(q, k, v, spans, attention_scale());
+  const Tensor attn_out = nn::linear(attended, block.proj_weight, block.proj_bias, options.compute);
+  const Tensor x1_BLC = at::addcmul(x_BLC, attn_out.to(at::kFloat), gamma1);
+
+  const Tensor ffn_in = nn::modulated_norm(x1_BLC, mod.scale2, mod.shift2, kNormEps, options.compute);
+  const Tensor hidden = at::gelu(nn::linear(ffn_in, block.fc1_weight, block.fc1_bias, options.compute), "tanh");
+  const Tensor ffn_out = nn::linear(hidden, block.fc2_weight, block.fc2_bias, options.compute);
+  return at::addcmul(x1_BLC, ffn_out.to(at::kFloat), gamma2);
+}
+
+Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition, KvCache& cache,
+                         at::ScalarType compute) const {
+  const Block& block = blocks_[index];
+  const Modulation mod = modulation(block, condition, compute);
+  const int64_t begin = cache.tokens, end = begin + x_BLC.size(1);
+  const Tensor attn_in = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, compute);
+  const auto [q, k, v] = project_qkv(block, attn_in, compute);
+  cache.k_BHLD[index].slice(2, begin, end).copy_(k);
+  cache.v_BHLD[index].slice(2, begin, end).copy_(v);
+  const Tensor attended =
+      at::scaled_dot_product_attention(q, cache.k_BHLD[index].slice(2, 0, end), cache.v_BHLD[index].slice(2, 0, end),
+                                       std::nullopt, 0.0, false, attention_scale())
+          .transpose(1, 2)
+          .reshape({x_BLC.size(0), x_BLC.size(1), shape_.width});
+  const Tensor attn_out = nn::linear(attended, block.proj_weight, block.proj_bias, compute);
+  const Tensor x1_BLC = at::addcmul(x_BLC, attn_out.to(at::kFloat), mod.gamma1);
+  const Tensor ffn_in = nn::modulated_norm(x1_BLC, mod.scale2, mod.shift2, kNormEps, compute);
+  const Tensor hidden = at::gelu(nn::linear(ffn_in, block.fc1_weight, block.fc1_bias, compute), "tanh");
+  const Tensor ffn_out = nn::linear(hidden, block.fc2_weight, block.fc2_bias, compute);
+  if (index + 1 == shape_.depth) cache.tokens = end;
+  return at::addcmul(x1_BLC, ffn_out.to(at::kFloat), mod.gamma2);
+}
+
+KvCache Var::make_cache(int64_t batch, at::ScalarType compute) const {
+  KvCache cache;
+  const auto options = at::TensorOptions(compute).device(device_);
+  for (int64_t i = 0; i < shape_.depth; ++i) {
+    const std::vector<int64_t> shape{batch, shape_.heads, shape_.tokens.scales.tokens(), shape_.head_width()};
+    cache.k_BHLD.push_back(at::empty(shape, options));
+    cache.v_BHLD.push_back(at::empty(shape, options));
+  }
+  return cache;
+}
+
+Tensor Var::head(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const {
+  const std::vector<Tensor> parts = at::linear(at::silu(condition.class_BC), head_ada_weight_, head_ada_bias_)
+                                        .view({-1, 1, 2, shape_.width})
+                                        .unbind(2);
+  const Tensor normed = nn::modulated_norm(x_BLC, parts[0], parts[1], kNormEps, compute);
+  return nn::linear(normed, head_weight_, head_bias_, compute);
+}
+
+Tensor Var::forward(const Tensor& labels_B, const Tensor& teacher_BLE, const ForwardOptions& options) const {
+  const Condition cond = condition(labels_B);
+  Tensor x_BLC = embed(cond, teacher_BLE);
+  const std::vector<nn::PrefixSpan> prefix_spans = spans(x_BLC.size(1));
+  for (int64_t i = 0; i < shape_.depth; ++i) x_BLC = block(i, x_BLC, cond, prefix_spans, options);
+  return head(x_BLC, cond, options.compute);
+}
+
+}  // namespace varscale::models

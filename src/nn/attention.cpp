@@ -1,0 +1,141 @@
+#include "nn/attention.hpp"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <limits>
+
+#include "base/error.hpp"
+
+namespace varscale::nn {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Additive mask of queries [begin, end) on keys [0, end): a token sees the maps up to its own.
+Tensor block_causal_mask(const scaling::ScaleList& scales, int64_t begin, int64_t end) {
+  Tensor map_of_token = at::empty({end}, at::kLong);
+  for (int64_t k = 0; k < scales.count() && scales.begin(k) < end; ++k) {
+    map_of_token.slice(0, scales.begin(k), scales.end(k)).fill_(k);
+  }
+  const Tensor seen = map_of_token.slice(0, begin, end).unsqueeze(1) >= map_of_token.unsqueeze(0);
+  return at::zeros({end - begin, end}, at::kFloat)
+      .masked_fill_(seen.logical_not(), -std::numeric_limits<float>::infinity());
+}
+
+std::optional<Tensor> mask_for(const PrefixSpan& span, const Tensor& q) {
+  if (!span.mask_QK.defined()) return std::nullopt;
+  return span.mask_QK.to(q.options());
+}
+
+// ATen's CPU flash kernel span by span, with gradients of the key prefixes added up in place: autograd's
+// own slicing would write a full-size zero tensor per span.
+class CpuPrefixAttention : public torch::autograd::Function<CpuPrefixAttention> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const std::vector<PrefixSpan>& spans, double scale) {
+    const int64_t B = q.size(0), H = q.size(1), L = q.size(2), D = q.size(3);
+    Tensor out_BLHD = at::empty({B, L, H, D}, q.options());
+    variable_list saved{q, k, v, out_BLHD};
+    for (const PrefixSpan& span : spans) {
+      auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+          q.slice(2, span.begin, span.end), k.slice(2, 0, span.end), v.slice(2, 0, span.end),
+          /*dropout_p=*/0.0, /*is_causal=*/false, mask_for(span, q), scale);
+      out_BLHD.slice(1, span.begin, span.end).copy_(out.transpose(1, 2));
+      saved.push_back(lse);
+    }
+    ctx->save_for_backward(saved);
+    std::vector<int64_t> bounds;
+    std::vector<Tensor> masks;
+    for (const PrefixSpan& span : spans) {
+      bounds.push_back(span.begin);
+      bounds.push_back(span.end);
+      masks.push_back(span.mask_QK.defined() ? span.mask_QK : at::empty({0}, at::kFloat));
+    }
+    ctx->saved_data["spans"] = bounds;
+    ctx->saved_data["masks"] = masks;
+    ctx->saved_data["scale"] = scale;
+    return out_BLHD.view({B, L, H * D});
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out_BLHD = saved[3];
+    const std::vector<int64_t> bounds = ctx->saved_data["spans"].toIntVector();
+    const std::vector<Tensor> masks = ctx->saved_data["masks"].toTensorVector();
+    const double scale = ctx->saved_data["scale"].toDouble();
+    const Tensor grad_BLHD = grads[0].view(out_BLHD.sizes());
+
+    // Laid out as [B, L, H, D] in memory, like the projection they flow back into.
+    Tensor dq = at::empty_like(out_BLHD).transpose(1, 2);
+    Tensor dk, dv;
+    for (int64_t i = static_cast<int64_t>(masks.size()) - 1; i >= 0; --i) {
+      const int64_t begin = bounds[2 * i], end = bounds[2 * i + 1];
+      PrefixSpan span{begin, end, masks[i].numel() > 0 ? masks[i] : Tensor()};
+      auto [dq_span, dk_span, dv_span] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+          grad_BLHD.slice(1, begin, end).transpose(1, 2), q.slice(2, begin, end), k.slice(2, 0, end),
+          v.slice(2, 0, end), out_BLHD.slice(1, begin, end).transpose(1, 2), saved[4 + i],
+          /*dropout_p=*/0.0, /*is_causal=*/false, mask_for(span, q), scale);
+      dq.slice(2, begin, end).copy_(dq_span);
+      if (!dk.defined()) {  // the last span sees every key
+        dk = dk_span;
+        dv = dv_span;
+      } else {
+        dk.slice(2, 0, end).add_(dk_span);
+        dv.slice(2, 0, end).add_(dv_span);
+      }
+    }
+    return {dq, dk, dv, Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
+
+PrefixPlan::PrefixPlan(const scaling::ScaleList& scales, int64_t merge_below)
+    : scales_(scales), merge_below_(merge_below) {}
+
+std::vector<PrefixSpan> PrefixPlan::spans(int64_t tokens) const {
+  std::vector<PrefixSpan> spans;
+  int64_t begin = 0;
+  for (int64_t k = 0; k < scales_.count() && scales_.begin(k) < tokens; ++k) {
+    const int64_t end = scales_.end(k);
+    const bool merge_next =
+        begin == 0 && k + 1 < scales_.count() && scales_.end(k + 1) <= std::min(merge_below_, tokens);
+    if (merge_next) continue;
+    spans.push_back({begin, end, begin < scales_.begin(k) ? block_causal_mask(scales_, begin, end) : Tensor()});
+    begin = end;
+  }
+  VARSCALE_CHECK(begin == tokens, "{} tokens do not end at a map of scales {}", tokens, scales_.words());
+  return spans;
+}
+
+Tensor prefix_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor& v_BHLD,
+                        const std::vector<PrefixSpan>& spans, double scale) {
+  VARSCALE_CHECK(!spans.empty() && q_BHLD.size(2) == spans.back().end && k_BHLD.sizes() == q_BHLD.sizes(),
+                 "attention over {} tokens with spans for {}", q_BHLD.size(2),
+                 spans.empty() ? 0 : spans.back().end);
+  const auto dtype = q_BHLD.scalar_type();
+  if (q_BHLD.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16)) {
+    return CpuPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
+  }
+  std::vector<Tensor> parts;
+  for (const PrefixSpan& span : spans) {
+    parts.push_back(at::scaled_dot_product_attention(
+        q_BHLD.slice(2, span.begin, span.end), k_BHLD.slice(2, 0, span.end), v_BHLD.slice(2, 0, span.end),
+        mask_for(span, q_BHLD), /*dropout_p=*/0.0, /*is_causal=*/false, scale));
+  }
+  const Tensor out_BHLD = at::cat(parts, 2);
+  return out_BHLD.transpose(1, 2).reshape({q_BHLD.size(0), q_BHLD.size(2), -1});
+}
+
+Tensor masked_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor& v_BHLD,
+                        const scaling::ScaleList& scales, double scale) {
+  const int64_t L = q_BHLD.size(2);
+  const Tensor scores_BHLL = at::matmul(q_BHLD * scale, k_BHLD.transpose(-2, -1)) +
+                             block_causal_mask(scales, 0, L).to(q_BHLD.options());
+  return at::matmul(at::softmax(scores_BHLL, -1), v_BHLD).transpose(1, 2).reshape({q_BHLD.size(0), L, -1});
+}
+
+}  // namespace varscale::nn

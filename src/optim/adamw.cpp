@@ -1,0 +1,107 @@
+#include "optim/adamw.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <array>
+#include <cmath>
+
+#include "base/error.hpp"
+
+namespace varscale::optim {
+
+bool is_decayed(const nn::NamedTensor& parameter) {
+  // The part of the public list that names parameters of this model.
+  constexpr std::array kNeverDecayed{"pos_start", "pos_1LC", "lvl_embed", "scale_mul", "ada_gss", "gamma", "beta"};
+  if (parameter.tensor.dim() == 1 || parameter.name.ends_with("bias")) return false;
+  return std::none_of(kNeverDecayed.begin(), kNeverDecayed.end(),
+                      [&](const char* part) { return parameter.name.find(part) != std::string::npos; });
+}
+
+double gradient_norm(const std::vector<Tensor>& gradients) {
+  constexpr int64_t kChunk = 1 << 14;
+  double sum = 0;
+  for (const Tensor& gradient : gradients) {
+    if (!gradient.is_cpu()) {
+      sum += at::linalg_vector_norm(gradient, 2, std::nullopt, false, at::kDouble).square().item<double>();
+      continue;
+    }
+    VARSCALE_CHECK(gradient.is_contiguous() && gradient.scalar_type() == at::kFloat, "gradients are contiguous float32");
+    const float* values = gradient.const_data_ptr<float>();
+    const int64_t count = gradient.numel(), chunks = (count + kChunk - 1) / kChunk;
+    std::vector<double> partial(chunks);
+    at::parallel_for(0, chunks, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) {
+        const int64_t stop = std::min(count, (c + 1) * kChunk);
+        std::array<double, 8> lanes{};  // fixed order of additions, and room for the vectoriser
+        int64_t i = c * kChunk;
+        for (; i + 8 <= stop; i += 8) {
+          for (int lane = 0; lane < 8; ++lane) {
+            const double value = values[i + lane];
+            lanes[lane] += value * value;
+          }
+        }
+        for (; i < stop; ++i) lanes[0] += static_cast<double>(values[i]) * values[i];
+        for (const double lane : lanes) partial[c] += lane;
+      }
+    });
+    for (const double part : partial) sum += part;
+  }
+  return std::sqrt(sum);
+}
+
+double clip_factor(double norm, double bound) {
+  constexpr double kGuard = 1e-6;  // as torch's clip_grad_norm_
+  return bound <= 0 ? 1.0 : std::min(1.0, bound / (norm + kGuard));
+}
+
+AdamW::AdamW(nn::NamedTensors parameters, AdamWOptions options)
+    : parameters_(std::move(parameters)), options_(options), groups_{{{}, false}, {{}, true}} {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Tensor& tensor = parameters_[i].tensor;
+    first_moments_.push_back(at::zeros_like(tensor));
+    second_moments_.push_back(at::zeros_like(tensor));
+    step_counts_.push_back(at::zeros({}, at::TensorOptions(at::kFloat).device(tensor.device())));
+    groups_[is_decayed(parameters_[i]) ? 1 : 0].indices.push_back(i);
+  }
+}
+
+void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_decay, double gradient_factor) {
+  VARSCALE_CHECK(gradients.size() == parameters_.size(), "{} gradients for {} parameters", gradients.size(),
+                 parameters_.size());
+  at::NoGradGuard no_grad;
+  ++steps_taken_;
+  for (Tensor& count : step_counts_) count.fill_(static_cast<double>(steps_taken_));
+  // The fused kernel divides by its scale.
+  std::optional<Tensor> scale;
+  if (gradient_factor != 1.0) {
+    scale = at::full({}, 1.0 / gradient_factor, parameters_[0].tensor.options().dtype(at::kFloat).requires_grad(false));
+  }
+  for (const Group& group : groups_) {
+    std::vector<Tensor> weights, grads, first, second, counts;
+    for (const size_t i : group.indices) {
+      weights.push_back(parameters_[i].tensor);
+      grads.push_back(gradients[i]);
+      first.push_back(first_moments_[i]);
+      second.push_back(second_moments_[i]);
+      counts.push_back(step_counts_[i]);
+    }
+    if (weights.empty()) continue;
+    at::_fused_adamw_(weights, grads, first, second, /*max_exp_avg_sqs=*/{}, counts, lr, options_.beta1,
+                      options_.beta2, group.decayed ? weight_decay : 0.0, options_.eps, /*amsgrad=*/false,
+                      /*maximize=*/false, scale);
+  }
+}
+
+nn::NamedTensors AdamW::state() const {
+  nn::NamedTensors state;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    state.push_back({"exp_avg." + parameters_[i].name, first_moments_[i]});
+    state.push_back({"exp_avg_sq." + parameters_[i].name, second_moments_[i]});
+  }
+  return state;
+}
+
+void AdamW::set_steps_taken(int64_t steps) { steps_taken_ = steps; }
+
+}  // namespace varscale::optim

@@ -1,0 +1,94 @@
+// run.h5: what one training run has measured, readable by pandas and h5py.
+//
+//   RunFile run = RunFile::create(path, facts);
+//   run.append(StepRow{...}); run.append(EvalRow{...}, scale_rows); run.flush();
+//   RunTables tables = read_run(path);               // later, by the fit
+//   pandas: pd.read_hdf("run.h5", "steps")
+//
+// Layout   /steps, /eval, /scales: 1-D compound tables, chunked, little-endian 64-bit fields with the
+//          members' names; every fact is a root attribute; schema_version is 1.
+// Order    Rows have increasing steps. flush() makes all rows so far readable after a kill in practice;
+//          sync() also reaches the disk. Checkpoints carry write_run() of the rows so far, so recovery
+//          never depends on a half-written file.
+// Errors   UserError: not HDF5, another schema, a missing table (names the file). SystemError: I/O.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace varscale::records {
+
+// One optimiser step. Losses are nats per token, errors fractions in [0, 1], both over the whole batch.
+struct StepRow {
+  int64_t step;        // 1 after the first update
+  int64_t segment;     // how often the run had been started when this row was written, from 0
+  double images;       // seen so far, this step included
+  double tokens;       // images x tokens per image
+  double flops;        // training FLOPs so far by the file's flop_formula
+  double lr;
+  double loss_mean, loss_tail;  // over all tokens; over the last scale
+  double err_mean, err_tail;    // 1 - top-1 accuracy
+  double grad_norm;             // before clipping
+  double step_s;                // wall time of the step
+  double data_wait_s;           // part of it spent waiting for data
+};
+
+// One pass over the validation set (or its recorded subset) with the weights after `step`.
+struct EvalRow {
+  int64_t step, segment;
+  double images, tokens, flops, lr;
+  double loss_mean, loss_tail, err_mean, err_tail;
+  int64_t val_images;  // how many validation images were scored
+  int64_t whole_set;   // 1: the whole validation set, 0: the fixed subset
+  double eval_s;
+};
+
+struct ScaleRow {
+  int64_t step, scale;  // scale from 0
+  double loss, err;     // validation, mean over the tokens of that scale
+};
+
+using Fact = std::variant<int64_t, double, std::string>;
+using Facts = std::map<std::string, Fact>;
+
+struct RunTables {
+  Facts facts;
+  std::vector<StepRow> steps;
+  std::vector<EvalRow> eval;
+  std::vector<ScaleRow> scales;
+};
+
+// An open run.h5 that rows are appended to. Keeps all rows in memory too (a run has at most some 1e6).
+class RunFile {
+ public:
+  static RunFile create(const std::filesystem::path& path, const Facts& facts);
+  // Replaces the file by `tables` (aside, fsync, rename) and opens it for appending: used on resume.
+  static RunFile recreate(const std::filesystem::path& path, RunTables tables);
+  RunFile(RunFile&&) noexcept;
+  RunFile& operator=(RunFile&&) noexcept;
+  ~RunFile();
+
+  void append(const StepRow& row);
+  void append(const EvalRow& row, const std::vector<ScaleRow>& scales);
+  void set_fact(const std::string& name, const Fact& value);
+  void flush();  // writes buffered rows, H5Fflush
+  void sync();   // flush and fsync
+  const RunTables& tables() const noexcept;
+
+ private:
+  struct Impl;
+  explicit RunFile(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+RunTables read_run(const std::filesystem::path& path);
+void write_run(const std::filesystem::path& path, const RunTables& tables);  // a complete file, atomic
+// steps.csv, eval.csv, scales.csv in `folder`; columns are the field names, 17 significant digits.
+void export_csv(const RunTables& tables, const std::filesystem::path& folder);
+
+}  // namespace varscale::records

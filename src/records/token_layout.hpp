@@ -1,0 +1,32 @@
+// What the writer and the reader of tokens.h5 share. Private to records.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/file.hpp"
+#include "records/token_file.hpp"
+
+namespace varscale::records::token_layout {
+
+inline constexpr int64_t kSchemaVersion = 1;
+inline constexpr const char* kFormat = "varscale tokens";
+inline constexpr size_t kFingerprintDigits = 64;
+// Bounds far above any use that keep all products of sizes inside int64.
+inline constexpr int64_t kLargestVocabulary = 65536;  // tokens are 16 bits wide
+inline constexpr int64_t kLargestSide = 4096;
+inline constexpr int64_t kLargestCount = int64_t{1} << 40;
+
+// UserError with `where` in front: counts, scales, vocabulary and quantiser sizes that fit together.
+void check_info(const std::string& where, const TokenFileInfo& info);
+void check_quantizer_sizes(const std::string& where, const TokenFileInfo& info,
+                           const QuantizerWeights& quantizer);
+
+// The SHA-256 that fingerprint() returns, in file order: a text of the identity part of the info, the
+// quantiser's numbers, /tokens, /labels, /split and /source_id. Class names and the tokenizer's path are
+// for humans and stay out.
+std::string fingerprint(const TokenFileInfo& info, const QuantizerWeights& quantizer,
+                        const void* tokens, const void* labels, const void* split,
+                        const void* source_ids);
+
+}  // namespace varscale::records::token_layout

@@ -1,0 +1,60 @@
+#include "scaling/memory.hpp"
+
+#include <algorithm>
+
+#include "base/error.hpp"
+#include "scaling/count.hpp"
+
+namespace varscale::scaling {
+namespace {
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Numbers that one block keeps per token: input and output of the first norm, its modulated form, q, k
+// and v, unit-norm q and k, the attention's output, its projection; input, output and modulated form of
+// the second norm; both hidden layers; the second linear's output.
+int64_t kept_per_token(const VarShape& shape) {
+  return (shape.attn_l2_norm ? 14 : 12) * shape.width + 2 * shape.hidden();
+}
+
+}  // namespace
+
+MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& options) {
+  if (options.micro_batch < 1)
+    throw base::UserError("the micro-batch is {}; expected at least 1 image", options.micro_batch);
+  if (options.shards < 1)
+    throw base::UserError("the number of shards is {}; expected at least 1", options.shards);
+  const ParameterCount count = count_parameters(shape);
+  const int64_t n = count.total(), owned = ceil_divide(n, options.shards);
+  const int64_t c = options.precision == Precision::kBf16 ? 2 : 4;
+
+  MemoryEstimate bytes;
+  bytes.weights = 4 * owned;
+  bytes.gradients = 4 * owned;
+  bytes.moments = 8 * owned;
+  if (options.async_snapshot) bytes.snapshot = 12 * owned;
+  if (options.shards == 1) {
+    if (options.precision == Precision::kBf16) bytes.compute_copies = 2 * n;
+  } else {
+    // The shared AdaLN projection is used by every block, so it lives in the root unit.
+    const int64_t w = shape.width;
+    const int64_t shared = shape.shared_adaln ? 6 * w * w + 6 * w : 0;
+    const int64_t block = (count.blocks() - shared) / shape.depth;
+    const int64_t root = n - block * shape.depth;
+    bytes.compute_copies = c * (root + std::min<int64_t>(2, shape.depth) * block);
+    bytes.reduce_buffer = 4 * std::max(root, block);
+  }
+
+  const int64_t w = shape.width, d = shape.depth;
+  const int64_t rows = options.micro_batch * shape.tokens.scales.tokens();
+  const int64_t block_kept = rows * kept_per_token(shape);
+  const int64_t blocks_kept = options.recompute ? d * rows * w + block_kept : d * block_kept;
+  const int64_t adaln_kept = options.micro_batch * d * 6 * w;
+  const int64_t outside_kept = rows * (4 * w + shape.tokens.code_width);
+  bytes.activations = c * (blocks_kept + adaln_kept + outside_kept);
+  bytes.logits = rows * shape.tokens.vocabulary * (c + 4 + 4);
+  bytes.workspace = c * rows * (6 * w + 2 * shape.hidden());
+  return bytes;
+}
+
+}  // namespace varscale::scaling

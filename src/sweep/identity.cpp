@@ -1,0 +1,92 @@
+#include "sweep/identity.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+
+namespace varscale::sweep {
+
+TokenFacts facts_of(const records::TokenFile& file) {
+  const records::TokenFileInfo& info = file.info();
+  TokenFacts facts;
+  facts.train_images = info.train_images;
+  facts.validation_images = info.validation_images;
+  facts.crops = info.crops;
+  facts.classes = info.classes;
+  facts.space = {info.vocabulary, file.quantizer().code_width, scaling::ScaleList(info.scales)};
+  facts.fingerprint = file.fingerprint();
+  return facts;
+}
+
+RunConfig resolve(RunConfig config, const TokenFacts& tokens) {
+  ModelConfig& model = config.model;
+  if (model.width == 0) model.width = 64 * model.depth;
+  if (model.heads == 0) model.heads = model.depth;
+  if (model.drop_path < 0) model.drop_path = 0.1 * static_cast<double>(model.depth) / 24;
+  if (model.init_std < 0) model.init_std = std::sqrt(1 / (3 * static_cast<double>(model.width)));
+
+  if (config.optimizer.weight_decay_end < 0)
+    config.optimizer.weight_decay_end = config.optimizer.weight_decay;
+
+  // Parts of a schedule that its kind does not have: two runs that differ there only are one run.
+  ScheduleConfig& schedule = config.schedule;
+  if (schedule.kind == "cosine" || schedule.kind == "constant") schedule.hold = 0;
+  if (schedule.kind == "constant") schedule.end = 1;
+
+  TrainConfig& train = config.train;
+  if (train.images == 0) {
+    const double images = train.epochs * static_cast<double>(tokens.train_images);
+    if (images > 1e15)
+      throw base::UserError("train.epochs is {:g}: {:.3g} images; expected at most 1e15", train.epochs,
+                            images);
+    train.images = std::max<int64_t>(1, std::llround(images));
+  }
+  train.epochs = static_cast<double>(train.images) / static_cast<double>(tokens.train_images);
+  shape_of(config, tokens);
+  return config;
+}
+
+scaling::VarShape shape_of(const RunConfig& run, const TokenFacts& tokens) {
+  scaling::VarShape shape;
+  shape.depth = run.model.depth;
+  shape.width = run.model.width;
+  shape.heads = run.model.heads;
+  shape.mlp_ratio = run.model.mlp_ratio;
+  shape.classes = tokens.classes;
+  shape.tokens = tokens.space;
+  shape.shared_adaln = run.model.shared_adaln;
+  shape.attn_l2_norm = run.model.attn_l2_norm;
+  shape.drop_path = run.model.drop_path;
+  shape.check();
+  return shape;
+}
+
+int64_t steps_of(const RunConfig& run) {
+  return (run.train.images + run.train.batch - 1) / run.train.batch;
+}
+
+int64_t images_seen_of(const RunConfig& run) { return steps_of(run) * run.train.batch; }
+
+nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& tokens) {
+  nlohmann::ordered_json identity;
+  identity["numerics_version"] = kNumericsVersion;
+  identity["tokens"] = tokens.fingerprint;
+  identity["settings"] = base::dump_config(run, /*identity_only=*/true);
+  identity["settings"]["train"].erase("epochs");  // the budget counts once, in images
+  return identity;
+}
+
+std::string identity_hash(const RunConfig& run, const TokenFacts& tokens) {
+  return base::sha256_hex(identity_of(run, tokens).dump());
+}
+
+std::string run_id(const RunConfig& run, const TokenFacts& tokens) {
+  return fmt::format("d{}-s{}-{}{}", run.model.depth, run.train.seed,
+                     identity_hash(run, tokens).substr(0, 6), tokens.assumed() ? "-?" : "");
+}
+
+}  // namespace varscale::sweep

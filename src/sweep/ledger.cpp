@@ -1,0 +1,240 @@
+#include "sweep/ledger.hpp"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+
+#include "base/config.hpp"
+#include "base/error.hpp"
+#include "base/file.hpp"
+
+namespace varscale::sweep {
+
+namespace fs = std::filesystem;
+using base::UserError;
+using nlohmann::ordered_json;
+
+namespace {
+
+constexpr RunState kStates[] = {RunState::kPlanned, RunState::kRunning, RunState::kDone,
+                                RunState::kFailed, RunState::kStopped};
+
+ordered_json read_json(const fs::path& path) {
+  try {
+    return ordered_json::parse(base::read_file(path));
+  } catch (const ordered_json::exception& error) {
+    throw UserError("{}: not readable as JSON ({}); remove it to start afresh", path.string(),
+                    error.what());
+  }
+}
+
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+void refuse_other_name(const Sweep& sweep) {
+  const auto owner = claimed_by(sweep.output);
+  if (owner && *owner != sweep.name)
+    throw UserError("{}: this folder belongs to sweep {}, not {}; give another output:, or the old name",
+                    sweep.output.string(), *owner, sweep.name);
+}
+
+// Takes the lock that says "a launch works here"; the kernel frees it however that launch ends.
+int lock_folder(const fs::path& folder) {
+  const fs::path path = folder / ".lock";
+  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor < 0) throw UserError("{}: cannot be written", path.string());
+  if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    const int error = errno;
+    close(descriptor);
+    if (error == EWOULDBLOCK)
+      throw UserError("{}: another var_sweep works in this folder now; wait for it or stop it",
+                      folder.string());
+    // Some network file systems have no locks; there the user sees to it.
+    return -1;
+  }
+  return descriptor;
+}
+
+// Nested maps of scalars as YAML, which base::Document reads back.
+void append_yaml(const ordered_json& json, int indent, std::string& text) {
+  for (const auto& [key, value] : json.items()) {
+    text += std::string(static_cast<size_t>(indent), ' ') + key + ":";
+    if (value.is_object()) {
+      text += "\n";
+      append_yaml(value, indent + 2, text);
+    } else {
+      text += " " + value.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+    }
+  }
+}
+
+std::string config_yaml(const Run& run) {
+  std::string text = "# Every setting of this run as it is trained, derived values filled in.\n";
+  ordered_json head;
+  head["id"] = run.id;
+  head["identity"] = identity_hash(run.config, run.tokens);
+  append_yaml(head, 0, text);
+  append_yaml(base::dump_config(run.config), 0, text);
+  return text;
+}
+
+}  // namespace
+
+std::optional<std::string> claimed_by(const fs::path& folder) {
+  const fs::path plan = folder / "plan.json";
+  if (!is_there(plan)) return std::nullopt;
+  const ordered_json json = read_json(plan);
+  if (!json.is_object() || !json.contains("sweep") || !json["sweep"].is_string())
+    throw UserError("{}: not a plan of a sweep; remove it or give another output:", plan.string());
+  return json["sweep"].get<std::string>();
+}
+
+std::string_view word(RunState state) noexcept {
+  switch (state) {
+    case RunState::kPlanned: return "planned";
+    case RunState::kRunning: return "running";
+    case RunState::kDone: return "done";
+    case RunState::kFailed: return "failed";
+    case RunState::kStopped: return "stopped";
+  }
+  return "planned";
+}
+
+Ledger Ledger::claim(const Sweep& sweep, const Plan& plan) {
+  refuse_other_name(sweep);
+  base::require_writable_folder(sweep.output);
+  Ledger ledger(sweep.output);
+  ledger.lock_ = lock_folder(sweep.output);
+  refuse_other_name(sweep);  // another may have claimed it before the lock was ours
+  base::require_writable_folder(sweep.output / "runs");
+  base::write_file_atomic(sweep.output / "plan.json", plan_json(plan).dump(2) + "\n");
+  base::write_file_atomic(sweep.output / "sweep.yaml", sweep.text);
+  return ledger;
+}
+
+Ledger Ledger::look(const Sweep& sweep) {
+  refuse_other_name(sweep);
+  return Ledger(sweep.output);
+}
+
+Ledger::Ledger(Ledger&& other) noexcept
+    : folder_(std::move(other.folder_)), lock_(std::exchange(other.lock_, -1)) {}
+
+Ledger::~Ledger() {
+  if (lock_ >= 0) close(lock_);
+}
+
+RunStatus Ledger::status(const std::string& id) const {
+  const fs::path path = run_folder(id) / "status.json";
+  RunStatus status;
+  if (!is_there(path)) return status;
+  const ordered_json json = read_json(path);
+  try {
+    const auto state = json.at("state").get<std::string>();
+    const auto found = std::ranges::find(kStates, state, [](RunState each) { return word(each); });
+    if (found == std::end(kStates)) throw UserError("{}: unknown state {}", path.string(), state);
+    status.state = *found;
+    status.step = json.at("step").get<int64_t>();
+    status.steps = json.at("steps").get<int64_t>();
+    status.failures = json.value("failures", int64_t{0});
+    status.reason = json.value("reason", "");
+    status.updated = json.value("updated", "");
+  } catch (const ordered_json::exception& error) {
+    throw UserError("{}: not a status of a run ({})", path.string(), error.what());
+  }
+  return status;
+}
+
+void Ledger::write_status(const std::string& id, RunStatus status) const {
+  ordered_json json;
+  json["state"] = word(status.state);
+  json["step"] = status.step;
+  json["steps"] = status.steps;
+  json["failures"] = status.failures;
+  json["reason"] = status.reason;
+  json["updated"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  base::write_file_atomic(run_folder(id) / "status.json",
+                          json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+}
+
+std::vector<std::string> Ledger::run_ids() const {
+  std::vector<std::string> ids;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder_ / "runs", error))
+    if (entry.is_directory() && is_there(entry.path() / "status.json"))
+      ids.push_back(entry.path().filename().string());
+  std::ranges::sort(ids);
+  return ids;
+}
+
+void Ledger::start(const Run& run) const {
+  const fs::path folder = run_folder(run.id);
+  base::require_writable_folder(folder);
+  const fs::path config = folder / "config.yaml";
+  if (is_there(config)) {
+    base::Faults faults;
+    const auto document = base::Document::load(config);
+    const std::string identity = document.root().child("identity").as_string(faults, "");
+    if (identity != identity_hash(run.config, run.tokens))
+      throw UserError("{}: this run was made with other settings than the sweep file gives it now; "
+                      "move its folder away", config.string());
+  } else {
+    base::write_file_atomic(config, config_yaml(run));
+  }
+  RunStatus status = this->status(run.id);
+  status.state = RunState::kRunning;
+  status.steps = steps_of(run.config);
+  write_status(run.id, status);
+}
+
+void Ledger::note_step(const Run& run, int64_t step) const {
+  RunStatus status = this->status(run.id);
+  status.step = step;
+  write_status(run.id, status);
+}
+
+void Ledger::finish(const Run& run) const {
+  RunStatus status = this->status(run.id);
+  status.state = RunState::kDone;
+  status.step = status.steps = steps_of(run.config);
+  status.reason.clear();
+  write_status(run.id, status);
+}
+
+void Ledger::stop(const Run& run, int64_t step) const {
+  RunStatus status = this->status(run.id);
+  status.state = RunState::kStopped;
+  status.step = step;
+  write_status(run.id, status);
+}
+
+void Ledger::fail(const Run& run, const std::string& reason) const {
+  RunStatus status = this->status(run.id);
+  status.state = RunState::kFailed;
+  ++status.failures;
+  status.reason = reason;
+  write_status(run.id, status);
+}
+
+std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
+                               const std::set<std::string>& tried) {
+  for (size_t i = 0; i < sweep.runs.size(); ++i) {
+    const std::string& id = sweep.runs[i].id;
+    if (tried.contains(id)) continue;
+    const RunStatus status = ledger.status(id);
+    if (status.state == RunState::kDone) continue;
+    if (status.state == RunState::kFailed && status.failures >= kMostFailures) continue;
+    return i;
+  }
+  return std::nullopt;
+}
+
+}  // namespace varscale::sweep

@@ -1,0 +1,115 @@
+#include "sweep/plan.hpp"
+
+#include <fmt/format.h>
+
+#include "base/progress.hpp"
+#include "scaling/count.hpp"
+#include "sweep/text_table.hpp"
+
+namespace varscale::sweep {
+
+double Plan::total_flops() const {
+  double total = 0;
+  for (const PlanRow& row : rows) total += row.flops;
+  return total;
+}
+
+double Plan::total_hours() const {
+  double total = 0;
+  for (const PlanRow& row : rows) total += row.hours;
+  return total;
+}
+
+PlanRow plan_run(const Run& run, const Throughput& throughput, int64_t ranks) {
+  const RunConfig& config = run.config;
+  const scaling::VarShape shape = shape_of(config, run.tokens);
+  PlanRow row;
+  row.id = run.id;
+  row.role = config.role;
+  row.depth = config.model.depth;
+  row.seed = config.train.seed;
+  row.parameters = scaling::count_parameters(shape).total();
+  row.steps = steps_of(config);
+  row.images = images_seen_of(config);
+  row.tokens = row.images * run.tokens.tokens_per_image();
+  row.passes = static_cast<double>(row.images) / static_cast<double>(run.tokens.train_images);
+  row.flops = scaling::training_flops(shape, static_cast<double>(row.images));
+
+  scaling::MemoryOptions options;
+  const int64_t share = (config.train.batch + ranks - 1) / ranks;
+  options.micro_batch = config.train.micro_batch ? std::min(config.train.micro_batch, share) : share;
+  options.precision =
+      config.train.precision == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32;
+  row.memory_bytes = scaling::estimate_memory(shape, options).total();
+
+  const Rate rate = throughput.rate(row.depth, config.train.precision);
+  row.hours = row.flops / (rate.flops_per_s * static_cast<double>(ranks)) / 3600;
+  row.hours_from = rate.source;
+  return row;
+}
+
+Plan make_plan(const Sweep& sweep, const Throughput& throughput, int64_t ranks) {
+  Plan plan;
+  plan.sweep = sweep.name;
+  plan.device = throughput.device();
+  plan.ranks = ranks;
+  for (const Run& run : sweep.runs) {
+    plan.assumed_tokens |= run.tokens.assumed();
+    plan.rows.push_back(plan_run(run, throughput, ranks));
+  }
+  return plan;
+}
+
+std::string plan_table(const Plan& plan) {
+  TextTable table({"id", "depth", "seed", "role", "parameters", "FLOPs", "images", "tokens", "passes",
+                   "steps", "memory/rank", "hours", "hours from"});
+  for (const PlanRow& row : plan.rows)
+    table.add({row.id, fmt::format("{}", row.depth), fmt::format("{}", row.seed), row.role,
+               base::format_count(static_cast<double>(row.parameters)), fmt::format("{:.3e}", row.flops),
+               fmt::format("{}", row.images), base::format_count(static_cast<double>(row.tokens)),
+               fmt::format("{:.4g}", row.passes), fmt::format("{}", row.steps),
+               base::format_bytes(static_cast<double>(row.memory_bytes)),
+               fmt::format("{:.3g}", row.hours), row.hours_from});
+  std::string text = fmt::format("sweep {}: {} runs, {} rank{} on {}\n\n", plan.sweep,
+                                 plan.rows.size(), plan.ranks, plan.ranks == 1 ? "" : "s", plan.device);
+  text += table.text();
+  text += fmt::format("\ntotal: {:.3e} FLOPs, {:.3g} hours ({})\n", plan.total_flops(),
+                      plan.total_hours(), base::format_duration(plan.total_hours() * 3600));
+  if (plan.assumed_tokens)
+    text += "The token file does not exist yet: its geometry is the one under assume:, and ids that end "
+            "in -? will change.\n";
+  return text;
+}
+
+nlohmann::ordered_json plan_json(const Plan& plan) {
+  nlohmann::ordered_json json;
+  json["sweep"] = plan.sweep;
+  json["device"] = plan.device;
+  json["ranks"] = plan.ranks;
+  json["assumed_tokens"] = plan.assumed_tokens;
+  json["flop_formula"] = scaling::kFlopFormula;
+  json["parameter_rule"] = "n_total";
+  json["runs"] = nlohmann::ordered_json::array();
+  for (const PlanRow& row : plan.rows) {
+    nlohmann::ordered_json run;
+    run["id"] = row.id;
+    run["depth"] = row.depth;
+    run["seed"] = row.seed;
+    run["role"] = row.role;
+    run["parameters"] = row.parameters;
+    run["flops"] = row.flops;
+    run["images"] = row.images;
+    run["tokens"] = row.tokens;
+    run["passes"] = row.passes;
+    run["steps"] = row.steps;
+    run["memory_bytes_per_rank"] = row.memory_bytes;
+    run["hours"] = row.hours;
+    run["hours_from"] = row.hours_from;
+    json["runs"].push_back(run);
+  }
+  json["total"]["flops"] = plan.total_flops();
+  json["total"]["hours"] = plan.total_hours();
+  return json;
+}
+
+}  // namespace varscale::sweep

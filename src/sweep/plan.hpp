@@ -1,0 +1,52 @@
+// What a sweep costs before it runs: one row a run, printed by --plan and kept as plan.json.
+//
+//   Plan plan = make_plan(sweep, throughput, /*ranks=*/64);
+//   fmt::print("{}", plan_table(plan));
+//   write_file_atomic(folder / "plan.json", plan_json(plan).dump(2));
+//
+// FLOPs and hours are those of the training steps; validation while training adds at most eval.max_cost.
+// Memory is the tensors of one rank, replicated mode (scaling/memory.hpp).
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "scaling/memory.hpp"
+#include "sweep/spec.hpp"
+#include "sweep/throughput.hpp"
+
+namespace varscale::sweep {
+
+struct PlanRow {
+  std::string id, role;
+  int64_t depth = 0;
+  uint64_t seed = 0;
+  int64_t parameters = 0;  // all of them (rule n_total)
+  double flops = 0;        // of all training steps, exact formula
+  int64_t images = 0;      // seen: steps x batch
+  int64_t tokens = 0;      // images x tokens per image
+  double passes = 0;       // images / training images
+  int64_t steps = 0;
+  int64_t memory_bytes = 0;  // one rank
+  double hours = 0;
+  std::string hours_from;
+};
+
+struct Plan {
+  std::string sweep, device;
+  int64_t ranks = 1;
+  bool assumed_tokens = false;
+  std::vector<PlanRow> rows;
+  double total_flops() const;
+  double total_hours() const;
+};
+
+PlanRow plan_run(const Run& run, const Throughput& throughput, int64_t ranks);
+Plan make_plan(const Sweep& sweep, const Throughput& throughput, int64_t ranks);
+std::string plan_table(const Plan& plan);
+nlohmann::ordered_json plan_json(const Plan& plan);
+
+}  // namespace varscale::sweep

@@ -1,0 +1,130 @@
+#include "sweep/throughput.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+
+namespace varscale::sweep {
+
+using base::UserError;
+
+namespace {
+
+// Dense peaks of the makers' data sheets, without sparsity, in FLOP/s; fp32 outside the tensor cores.
+struct Device {
+  const char* name;
+  double bf16_peak, fp32_peak;
+};
+constexpr Device kDevices[] = {
+    {"a100", 312e12, 19.5e12},
+    {"h100", 989e12, 67e12},
+    {"h200", 989e12, 67e12},
+    {"b200", 2250e12, 75e12},
+};
+
+const Device* find_device(const std::string& name) {
+  for (const Device& device : kDevices)
+    if (name == device.name) return &device;
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<std::string> known_devices() {
+  std::vector<std::string> names{"cpu"};
+  for (const Device& device : kDevices) names.emplace_back(device.name);
+  return names;
+}
+
+Throughput::Throughput(std::string device) : device_(std::move(device)) {
+  if (device_ != "cpu" && !find_device(device_))
+    throw UserError("--device {}: no such device in the table; expected one of {}", device_,
+                    fmt::join(known_devices(), ", "));
+}
+
+void Throughput::add_measured(std::string source, std::vector<MeasuredRate> rates) {
+  std::ranges::sort(rates, {}, &MeasuredRate::depth);
+  sources_.push_back({std::move(source), std::move(rates)});
+}
+
+Rate Throughput::rate(int64_t depth, const std::string& precision) const {
+  for (const Source& source : sources_) {
+    const MeasuredRate *below = nullptr, *above = nullptr;
+    for (const MeasuredRate& each : source.rates) {
+      if (each.precision != precision || !(each.flops_per_s > 0)) continue;
+      if (each.depth <= depth) below = &each;
+      if (each.depth >= depth && !above) above = &each;
+    }
+    if (!below && !above) continue;
+    if (!below || !above || below->depth == above->depth)
+      return {(below ? below : above)->flops_per_s, source.name};
+    const double share = std::log(static_cast<double>(depth) / static_cast<double>(below->depth)) /
+                         std::log(static_cast<double>(above->depth) / static_cast<double>(below->depth));
+    return {below->flops_per_s + share * (above->flops_per_s - below->flops_per_s), source.name};
+  }
+  if (const Device* device = find_device(device_)) {
+    const double peak = precision == "bf16" ? device->bf16_peak : device->fp32_peak;
+    return {kAssumedMfu * peak, fmt::format("{} {} peak x {} assumed", device_, precision, kAssumedMfu)};
+  }
+  return {kCpuFlopsPerCore, fmt::format("cpu at {:g} GFLOP/s a rank assumed", kCpuFlopsPerCore / 1e9)};
+}
+
+double measured_flops_per_s(const records::RunTables& tables) {
+  if (tables.steps.empty()) return 0;
+  std::vector<double> step_s;
+  for (const records::StepRow& row : tables.steps) step_s.push_back(row.step_s);
+  const auto middle = step_s.begin() + static_cast<std::ptrdiff_t>(step_s.size() / 2);
+  std::nth_element(step_s.begin(), middle, step_s.end());
+  const records::StepRow& last = tables.steps.back();
+  if (!(*middle > 0) || last.step < 1) return 0;
+  return last.flops / static_cast<double>(last.step) / *middle;
+}
+
+std::filesystem::path calibration_path(std::string_view device) {
+  return std::filesystem::path("results") / fmt::format("calibration-{}.json", device);
+}
+
+std::vector<MeasuredRate> read_calibration(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return {};
+  try {
+    std::vector<MeasuredRate> rates;
+    const auto json = nlohmann::json::parse(base::read_file(path));
+    for (const auto& point : json.at("points"))
+      rates.push_back({point.at("depth").get<int64_t>(), point.at("precision").get<std::string>(),
+                       point.at("flops_per_s_per_rank").get<double>()});
+    return rates;
+  } catch (const nlohmann::json::exception& problem) {
+    throw UserError("{}: not a calibration written by var_sweep --calibrate ({}); remove it or "
+                    "calibrate again", path.string(), problem.what());
+  }
+}
+
+void write_calibration(const std::filesystem::path& path, std::string_view device,
+                       const std::vector<MeasuredRate>& rates) {
+  nlohmann::ordered_json json;
+  json["device"] = device;
+  json["created"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  json["points"] = nlohmann::ordered_json::array();
+  for (const MeasuredRate& rate : rates) {
+    nlohmann::ordered_json point;
+    point["depth"] = rate.depth;
+    point["precision"] = rate.precision;
+    point["flops_per_s_per_rank"] = rate.flops_per_s;
+    json["points"].push_back(point);
+  }
+  if (path.has_parent_path()) base::require_writable_folder(path.parent_path());
+  base::write_file_atomic(path, json.dump(2) + "\n");
+}
+
+}  // namespace varscale::sweep

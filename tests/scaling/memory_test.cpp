@@ -1,0 +1,80 @@
+#include "scaling/memory.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.hpp"
+#include "scaling/count.hpp"
+
+namespace varscale::scaling {
+namespace {
+
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+VarShape d16() {
+  return VarShape::from_depth(16, {4096, 32, ScaleList({1, 2, 3, 4, 5, 6, 8, 10, 13, 16})}, 1000);
+}
+
+TEST(EstimateMemory, ReplicatedStateIsSixteenBytesAParameter) {
+  const int64_t n = count_parameters(d16()).total();
+  const MemoryEstimate fp32 = estimate_memory(d16(), {});
+  EXPECT_EQ(fp32.weights + fp32.gradients + fp32.moments, 16 * n);
+  EXPECT_EQ(fp32.compute_copies, 0);
+  EXPECT_EQ(fp32.reduce_buffer, 0);
+  EXPECT_EQ(fp32.snapshot, 0);
+  EXPECT_EQ(estimate_memory(d16(), {.precision = Precision::kBf16}).compute_copies, 2 * n);
+  EXPECT_EQ(estimate_memory(d16(), {.async_snapshot = true}).snapshot, 12 * n);
+}
+
+TEST(EstimateMemory, ShardsDivideTheStateAndAddGatheredUnits) {
+  const ParameterCount count = count_parameters(d16());
+  const int64_t n = count.total(), block = count.blocks() / 16, root = n - count.blocks();
+  const MemoryEstimate bytes =
+      estimate_memory(d16(), {.precision = Precision::kBf16, .shards = 7, .async_snapshot = true});
+  EXPECT_EQ(bytes.weights, 4 * ((n + 6) / 7));  // the rank with the largest part
+  EXPECT_EQ(bytes.moments, 2 * bytes.weights);
+  EXPECT_EQ(bytes.snapshot, 3 * bytes.weights);
+  EXPECT_EQ(bytes.compute_copies, 2 * (root + 2 * block));
+  EXPECT_EQ(bytes.reduce_buffer, 4 * block);
+}
+
+TEST(EstimateMemory, ASharedAdaLNProjectionBelongsToTheRootUnit) {
+  const VarShape shape = VarShape::from_depth(4, {16, 4, ScaleList({1, 2})}, 3, true);
+  const ParameterCount count = count_parameters(shape);
+  const int64_t w = shape.width, shared = 6 * w * w + 6 * w;
+  const int64_t block = (count.blocks() - shared) / 4, root = count.total() - 4 * block;
+  const MemoryEstimate bytes = estimate_memory(shape, {.shards = 2});
+  EXPECT_EQ(bytes.compute_copies, 4 * (root + 2 * block));
+}
+
+TEST(EstimateMemory, ActivationsFollowTheDocumentedTerms) {
+  // d2, w 128, h 512, 5 tokens, 3 images, V 16, Cvae 4, fp32.
+  const VarShape shape = VarShape::from_depth(2, {16, 4, ScaleList({1, 2})}, 3);
+  const MemoryEstimate bytes = estimate_memory(shape, {.micro_batch = 3});
+  const int64_t block = 15 * (14 * 128 + 2 * 512);
+  EXPECT_EQ(bytes.activations, 4 * (2 * block + 3 * 2 * 6 * 128 + 15 * (4 * 128 + 4)));
+  EXPECT_EQ(bytes.logits, 15 * 16 * 12);
+  EXPECT_EQ(bytes.workspace, 4 * 15 * (6 * 128 + 2 * 512));
+  const MemoryEstimate again = estimate_memory(shape, {.micro_batch = 3, .recompute = true});
+  EXPECT_EQ(bytes.activations - again.activations, 4 * (block - 2 * 15 * 128));
+}
+
+TEST(EstimateMemory, Bf16HalvesWhatIsKeptForBackwardButNotTheLossInFp32) {
+  const MemoryEstimate fp32 = estimate_memory(d16(), {.micro_batch = 4});
+  const MemoryEstimate bf16 =
+      estimate_memory(d16(), {.micro_batch = 4, .precision = Precision::kBf16});
+  EXPECT_EQ(2 * bf16.activations, fp32.activations);
+  EXPECT_EQ(12 * bf16.logits, 10 * fp32.logits);
+  EXPECT_EQ(bf16.weights, fp32.weights);
+}
+
+TEST(EstimateMemory, RefusesAnEmptyMicroBatchAndNoShards) {
+  EXPECT_THAT([] { estimate_memory(d16(), {.micro_batch = 0}); },
+              ThrowsMessage<base::UserError>(HasSubstr("micro-batch is 0")));
+  EXPECT_THAT([] { estimate_memory(d16(), {.shards = 0}); },
+              ThrowsMessage<base::UserError>(HasSubstr("shards is 0")));
+}
+
+}  // namespace
+}  // namespace varscale::scaling
