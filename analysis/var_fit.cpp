@@ -1,1 +1,181 @@
-int main() { return 0; }
+// var_fit: from the runs of a sweep to a law with its uncertainty, figures and a report.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+#include "figures.hpp"
+#include "laws.hpp"
+#include "outputs.hpp"
+#include "prediction.hpp"
+#include "records/run_file.hpp"
+#include "report.hpp"
+#include "runs.hpp"
+
+namespace varscale::analysis {
+namespace {
+
+using base::ExitCode;
+using base::UserError;
+
+constexpr const char* kAbout =
+    "Fits scaling laws to the finished runs of a sweep: L(N) at fixed data, L(C) and L(D), with "
+    "intervals and\n"
+    "the largest model held out. Writes fit.json, CSV files, figures and report.html into "
+    "SWEEP/fit.";
+
+constexpr const char* kExamples = R"(
+Examples:
+  var_fit results/quickstart
+  var_fit results/depth --e-mean 5.0 --e-tail 4.5 --e-source "authors' statement for the public tokenizer"
+  var_fit results/quickstart --register-prediction    before the deepest run is read
+  var_fit results/depth --csv tables --json
+
+Exit codes: 0 done, 2 bad input, others failure.)";
+
+struct Arguments {
+  std::filesystem::path sweep, out, csv;
+  Options options;
+  bool register_only = false, json = false, no_figures = false;
+};
+
+// Returns false where only help was asked for.
+bool parse(int argc, char** argv, Arguments& a) {
+  CLI::App app(kAbout, "var_fit");
+  app.footer(kExamples);
+  app.add_option("SWEEP", a.sweep, "folder of a sweep: SWEEP/runs/<id>/run.h5")->required();
+  app.add_option("--out", a.out, "where the results go (default SWEEP/fit)");
+  app.add_option("--hold-out", a.options.hold_out,
+                 "how many of the largest sizes to predict from the others (default 1)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--e-mean", a.options.e_mean,
+                 "irreducible loss over all tokens, stated instead of searched");
+  app.add_option("--e-tail", a.options.e_tail, "the same over the last scale");
+  app.add_option("--e-source", a.options.e_source,
+                 "where the stated E comes from (needed with it)");
+  app.add_option("--resamples", a.options.bootstrap.resamples,
+                 "bootstrap resamples (default 2000)");
+  app.add_option("--seed", a.options.bootstrap.seed, "of the bootstrap (default 0)");
+  app.add_option("--csv", a.csv, "also export every run's tables as CSV into this folder");
+  app.add_flag(
+      "--register-prediction", a.register_only,
+      "predict the deepest model from the smaller depths' runs alone, and only write that down");
+  app.add_flag("--json", a.json, "print the results as JSON instead of words");
+  app.add_flag("--no-figures", a.no_figures, "draw none");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
+      app.exit(error);
+      return false;
+    }
+    throw UserError("{} (var_fit --help shows the options)", error.what());
+  }
+  if ((a.options.e_mean || a.options.e_tail) && a.options.e_source.empty())
+    throw UserError("--e-mean or --e-tail without --e-source: a stated E needs its source");
+  for (const std::optional<double>& e : {a.options.e_mean, a.options.e_tail})
+    if (e && !(std::isfinite(*e) && *e > 0))
+      throw UserError("a stated E of {:g}; expected a positive number", *e);
+  if (a.out.empty()) a.out = a.sweep / "fit";
+  return true;
+}
+
+void export_runs(const SweepRuns& sweep, const std::filesystem::path& folder) {
+  for (const Run& run : sweep.runs) {
+    const std::filesystem::path own = folder / run.id;
+    base::require_writable_folder(own);
+    records::export_csv(run.tables, own);
+  }
+}
+
+// The law and the prediction; the registered one where there is one that has been answered.
+std::string whole_sentence(const SweepRuns& sweep, const Analysis& analysis,
+                           const std::optional<Comparison>& comparison) {
+  std::string sentence = headline(analysis, sweep);
+  if (comparison && comparison->verdicts.contains("loss_mean")) {
+    const RegisteredMetric& m = comparison->registration.metrics.at("loss_mean");
+    sentence += "; " + gain_words(comparison->registration.depth, m.gain, m.gain_interval,
+                                  comparison->verdicts.at("loss_mean").observed_gain);
+  } else if (const Held* held = analysis.find_held("total", Metric::kLossMean, "free")) {
+    const fit::Prediction& p = held->result.prediction;
+    sentence +=
+        "; " + gain_words(held->depth, p.gain, p.gain_interval, held->result.verdict.observed_gain);
+  }
+  return sentence + ".";
+}
+
+void print_summary(const SweepRuns& sweep, const Analysis& analysis) {
+  fmt::print("{}: {} finished runs ({})", sweep.folder.string(), sweep.runs.size(),
+             depth_words(depths(sweep.main_runs())));
+  fmt::print("{}\n",
+             sweep.left_out.empty() ? "" : fmt::format(", {} left out:", sweep.left_out.size()));
+  for (const LeftOut& run : sweep.left_out) fmt::print("  {}: {}\n", run.id, run.reason);
+  for (const LawFit& law : analysis.fits) {
+    if (law.x_rule == "blocks" || law.x_rule == "paper" || law.metric != Metric::kLossMean)
+      continue;
+    fmt::print("  {:<36} {}", law.id(), law_words(law.fit, "x"));
+    if (law.bootstrap) {
+      const fit::Interval alpha = law.bootstrap->alpha();
+      fmt::print("   exponent [{}, {}]", digits(alpha.low, 3), digits(alpha.high, 3));
+    }
+    fmt::print("   rmse {}{}\n", digits(law.fit.rmse, 2),
+               law.caveat.empty() ? "" : "   (" + law.caveat + ")");
+  }
+  for (const std::string& note : analysis.notes) fmt::print("  {}\n", note);
+}
+
+ExitCode register_only(const Arguments& a) {
+  base::require_writable_folder(a.out);
+  const Registration r = register_prediction(a.sweep, a.out, a.options);
+  const RegisteredMetric& m = r.metrics.at("loss_mean");
+  fmt::print("{}: from d{} and below, {}; {}\n", (a.out / "prediction.json").string(),
+             r.previous_depth, r.law,
+             r.deepest_had_rows ? "a run.h5 of the deepest exists and was not read"
+                                : "the deepest has no rows yet");
+  fmt::print("{}.\n", gain_words(r.depth, m.gain, m.gain_interval, std::nullopt));
+  return ExitCode::kDone;
+}
+
+ExitCode run(int argc, char** argv) {
+  Arguments a;
+  if (!parse(argc, argv, a)) return ExitCode::kDone;
+  if (a.register_only) return register_only(a);
+
+  const SweepRuns sweep = load_runs(a.sweep);
+  const Analysis analysis = analyse(sweep, a.options);
+  base::require_writable_folder(a.out);
+  std::optional<Comparison> comparison;
+  if (const auto registration = read_registration(a.out))
+    comparison = compare(*registration, sweep);
+  const Results results{sweep, analysis, a.options, comparison,
+                        whole_sentence(sweep, analysis, comparison)};
+
+  write_tables(results, a.out);
+  const nlohmann::ordered_json json = fit_json(results);
+  base::write_file_atomic(a.out / "fit.json", json.dump(2) + "\n");
+  if (!a.csv.empty()) export_runs(sweep, a.csv);
+  const std::string without_figures = a.no_figures ? "" : draw_figures(a.out);
+  if (!without_figures.empty()) fmt::print(stderr, "var_fit: {}\n", without_figures);
+  base::write_file_atomic(a.out / "report.html", report_html(results, a.out));
+
+  if (a.json) {
+    fmt::print("{}\n", json.dump(2));
+  } else {
+    print_summary(sweep, analysis);
+    fmt::print("report: {}\n{}\n", (a.out / "report.html").string(), results.sentence);
+  }
+  return ExitCode::kDone;
+}
+
+}  // namespace
+}  // namespace varscale::analysis
+
+int main(int argc, char** argv) {
+  return varscale::base::run_main("var_fit", [&] { return varscale::analysis::run(argc, argv); });
+}

@@ -40,7 +40,7 @@ if(Libtorch_FOUND AND NOT TARGET Libtorch::torch)
   add_library(Libtorch::torch INTERFACE IMPORTED)
   target_include_directories(Libtorch::torch SYSTEM INTERFACE
                              ${CMAKE_BINARY_DIR}/system_fmt ${Libtorch_INCLUDE_DIR} ${Libtorch_INCLUDE_DIR}/torch/csrc/api/include)
-  target_link_options(Libtorch::torch INTERFACE -Wl,--no-as-needed -Wl,-rpath,${_torch_lib_dir})
+  target_link_options(Libtorch::torch INTERFACE -Wl,--no-as-needed ${Libtorch_cpu_LIBRARY} -Wl,-rpath,${_torch_lib_dir})
   target_link_libraries(Libtorch::torch INTERFACE ${Libtorch_cpu_LIBRARY} ${Libtorch_c10_LIBRARY})
   if(VARSCALE_CUDA)
     target_link_libraries(Libtorch::torch INTERFACE ${Libtorch_cuda_LIBRARY} ${Libtorch_c10_cuda_LIBRARY}

@@ -1,4 +1,5 @@
-# One target a folder. A library states its layer; linking upwards is refused at configure time.
+# One target a folder. Files that end in _gpu.cpp are compiled with VARSCALE_CUDA, those that end in
+# _absent.cpp without it. A library states its layer; linking upwards is refused at configure time.
 #
 #   varscale_library(scaling LAYER 1 DEPENDS base LINK fmt::fmt)        src/scaling/**.cpp
 #   varscale_library(nn LAYER 3 TORCH DEPENDS base)                     with the torch precompiled header
@@ -28,9 +29,9 @@ function(varscale_library name)
   cmake_parse_arguments(arg "TORCH" "LAYER" "DEPENDS;LINK" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   if(NOT VARSCALE_CUDA)
-    list(FILTER sources EXCLUDE REGEX "_cuda\\.cpp$")
+    list(FILTER sources EXCLUDE REGEX "_gpu\\.cpp$")
   else()
-    list(FILTER sources EXCLUDE REGEX "_no_cuda\\.cpp$")
+    list(FILTER sources EXCLUDE REGEX "_absent\\.cpp$")
   endif()
   if(NOT sources) # TEMPORARY while rooms are empty
     file(WRITE ${CMAKE_BINARY_DIR}/empty.cpp "")
@@ -67,8 +68,9 @@ endfunction()
 # One program per tests/<name> folder, one CTest entry per program. FIXTURES is the folder that the
 # test finds as VARSCALE_FIXTURES. RANKS n ...: also run under mpirun with that many ranks.
 function(varscale_test name)
-  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "DEPENDS;LINK;LABELS;RANKS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "DEPENDS;LINK;LABELS;RANKS;SOURCES" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  list(APPEND sources ${arg_SOURCES})
   if(NOT sources) # TEMPORARY while rooms are empty
     file(WRITE ${CMAKE_BINARY_DIR}/empty_test.cpp "")
     set(sources ${CMAKE_BINARY_DIR}/empty_test.cpp)

@@ -43,8 +43,9 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "setup: installing libtorch (1.3 GB) and the Python packages for figures into $venv"
   mkdir -p .deps
   [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
-  "$venv/bin/pip" install -q --disable-pip-version-check --no-deps "${torch_packages[@]}"
+  # torch last and alone: its own dependencies are the 3.4 GB of GPU libraries that a CPU build leaves out.
   "$venv/bin/pip" install -q --disable-pip-version-check "${python_packages[@]}"
+  "$venv/bin/pip" install -q --disable-pip-version-check --no-deps "${torch_packages[@]}"
   echo "$wanted" >"$stamp"
 fi
 echo "setup: complete"

@@ -1,5 +1,4 @@
-// YAML settings as typed structs: one visit() per struct gives parsing, defaults, ranges, help and
-// dump.
+// YAML settings as typed structs: one visit() gives parsing, defaults, ranges, help and dump.
 //
 //   struct OptimizerConfig {
 //     double lr = 1e-4;
@@ -9,11 +8,11 @@
 //       v.field("schedule", schedule, "shape of the learning rate", OneOf{"cosine", "constant"});
 //     }
 //   };
-//   Document document = Document::load("sweeps/depth.yaml", {"train.batch=64"});   // overrides:
-//   --set Faults faults; OptimizerConfig optimizer =
-//   read_config<OptimizerConfig>(document.root().child("optimizer"), faults);
-//   faults.refuse_unread(document);     // every key that nothing read, with "did you mean"
-//   faults.throw_if_any();              // one UserError with all sentences, one a line
+//   auto document = Document::load("sweeps/depth.yaml", {"optimizer.lr=3e-4"});  // overrides
+//   Faults faults;
+//   auto optimizer = read_config<OptimizerConfig>(document.root().child("optimizer"), faults);
+//   faults.refuse_unread(document);  // every key that nothing read, with "did you mean"
+//   faults.throw_if_any();           // one UserError with all sentences, one a line
 //
 // A sub-struct is v.section("name", struct, "help"). Keys are read once; what is never read is an
 // error that names file:line and the nearest valid key. Duplicate keys are refused while loading.
@@ -69,8 +68,7 @@ class Node {
   std::string scalar() const;              // the text; marks it read
 
   // Typed scalars. Absent: `fallback`. Mistyped: a fault is added and `fallback` comes back.
-  int64_t as_int(Faults& faults,
-                 int64_t fallback) const;  // also "1_000_000" and 1e6 where integral
+  int64_t as_int(Faults& faults, int64_t fallback) const;  // also "1_000_000", and 1e6 where whole
   uint64_t as_uint(Faults& faults, uint64_t fallback) const;
   double as_double(Faults& faults, double fallback) const;  // finite
   bool as_bool(Faults& faults, bool fallback) const;        // true/false/yes/no/on/off
@@ -155,8 +153,7 @@ class ConfigReader {
   Faults& faults_;
 };
 
-// Visitor that dumps a struct as JSON, in declared order. identity_only leaves Identity::kNo fields
-// out.
+// Visitor that dumps a struct as JSON, in declared order; identity_only omits Identity::kNo fields.
 class ConfigWriter {
  public:
   explicit ConfigWriter(bool identity_only = false) : identity_only_(identity_only) {}

@@ -6,8 +6,7 @@
 namespace varscale::base {
 namespace {
 
-// One "program: line" on stderr per line of the message. fputs, because a closed stderr must not
-// throw.
+// One "program: line" on stderr per line of the message. fputs: a closed stderr must not throw.
 void report(std::string_view program, std::string_view message) {
   while (!message.empty()) {
     const size_t end = message.find('\n');

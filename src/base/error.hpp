@@ -1,12 +1,10 @@
 // Typed errors, and the exit codes every program shares.
 //
-//   throw UserError("sweeps/depth.yaml:14: train.batch is 96, not divisible by 5 ranks x 4
-//   images"); VARSCALE_CHECK(rows == expected, "teacher input has {} rows, expected {}", rows,
-//   expected);
+//   throw UserError("a.yaml:14: train.batch is 96, not divisible by 5 ranks x 4 images");
+//   VARSCALE_CHECK(rows == wanted, "teacher input has {} rows, expected {}", rows, wanted);
 //
-// Errors   UserError: the user's input is at fault: one sentence (what, where, what was expected),
-// exit
-//          code 2. Everything else is ours or the machine's: exit code 1.
+// Errors   UserError: the user's input is at fault; one sentence (what, where, what was expected),
+//          exit code 2. Everything else is ours or the machine's: exit code 1.
 #pragma once
 
 #include <fmt/format.h>
@@ -57,8 +55,7 @@ class InvariantError : public std::logic_error {
 [[noreturn]] void fail_check(const char* file, int line, const char* condition,
                              const std::string& message);
 
-// Runs a program's body and turns what it throws into "program: sentence" on stderr and an exit
-// code.
+// Runs a program's body; what it throws becomes "program: sentence" on stderr and an exit code.
 int run_main(std::string_view program, const std::function<ExitCode()>& body);
 
 }  // namespace varscale::base

@@ -35,8 +35,7 @@ class AtomicFile {
   bool committed_ = false;
 };
 
-// The same for a folder: fill temporary(), then commit() renames it to the target, which must not
-// exist.
+// The same for a folder: fill temporary(), then commit() renames it to a target that is not there.
 class AtomicFolder {
  public:
   explicit AtomicFolder(std::filesystem::path target);
@@ -56,8 +55,7 @@ void write_file_atomic(const std::filesystem::path& target, std::string_view byt
 std::string read_file(const std::filesystem::path& path);  // UserError if it cannot be read
 void fsync_path(const std::filesystem::path& path);        // a file or a folder
 
-// Creates the folder (and parents) and proves that a file can be written in it; UserError
-// otherwise.
+// Creates the folder (and parents) and proves that files can be written in it, or UserError.
 void require_writable_folder(const std::filesystem::path& folder);
 
 // A read-only mapping of a whole file.

@@ -20,8 +20,7 @@ double seconds_between(steady_clock::time_point from, steady_clock::time_point t
   return std::chrono::duration<double>(to - from).count();
 }
 
-// Scales down by `step` and takes the unit reached; a value that would print as 1000.0 moves up
-// one.
+// Scales down by `step` to the unit reached; a value that would print as 1000.0 moves up one.
 std::string format_scaled(double value, double step, const char* const* units, int unit_count) {
   int unit = 0;
   while (std::abs(value) >= step - 0.05 && unit + 1 < unit_count) {

@@ -1,5 +1,4 @@
-// A progress line with the time left: redrawn in place on a terminal, a plain line now and then
-// otherwise.
+// A progress line with the time left: redrawn in place on a terminal, plain lines elsewhere.
 //
 //   Progress progress("tokenise", n_images, "images");
 //   progress.advance(64);                     // any thread

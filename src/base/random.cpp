@@ -65,8 +65,8 @@ inline float to_uniform(uint32_t word) { return static_cast<float>(word >> 8) * 
 // order: ranks on machines with different maths libraries still draw the same weights. Both are
 // good to 2e-10, far below the rounding to float.
 
-// ln(x) for normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), ln m = 2 artanh((m - 1) / (m +
-// 1)).
+// ln(x) for normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and
+// ln m = 2 artanh((m - 1) / (m + 1)).
 inline double natural_log(double x) {
   constexpr uint64_t kSqrtHalf = 0x3fe6a09e667f3bcdu;
   const uint64_t bits = std::bit_cast<uint64_t>(x) - kSqrtHalf;
@@ -108,8 +108,7 @@ inline std::array<float, 4> normals_of_words(const std::array<uint32_t, 4>& word
   return out;
 }
 
-// Calls emit(position, words, first_lane, lanes) for every block that [first, first + count)
-// touches.
+// Calls emit(position, words, first lane, lanes) for each block that [first, first + count) meets.
 template <class Emit>
 void for_each_block(uint64_t first, uint64_t count, uint64_t stream, std::array<uint32_t, 2> key,
                     Emit emit) {

@@ -8,8 +8,10 @@
 //   Permutation order(n, seed, "epoch", epoch);     // order(i): a bijection of [0, n), O(1) memory
 //
 // Generator: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; the
-// Random123 known-answer vectors are in the tests). The 128-bit counter is (index / 4, purpose hash
-// low, high); the key is the seed. Uniforms have 24 bits and lie in [0, 1). Normals are Box-Muller.
+// Random123 known-answer vectors are in the tests). The 128-bit counter is index / 4 (64 bits, low
+// word first), then the FNV-1a hash of the purpose and the names and numbers; the key is the seed.
+// Uniforms have 24 bits and lie in [0, 1). Normals are Box-Muller, without the C library's
+// logarithm and sine: equal bits on every machine.
 #pragma once
 
 #include <array>

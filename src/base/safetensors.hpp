@@ -4,10 +4,9 @@
 //   const TensorView& f = file.at("f");                    // f.shape, f.dtype, f.data
 //   SafetensorsWriter writer; writer.add("w", DType::kF32, {2, 3}, pointer); writer.save(path);
 //
-// Memory   Views live as long as the file object. The writer keeps pointers: the caller keeps the
-// bytes. Errors   UserError naming the file and the key: not a safetensors file, truncated, unknown
-// dtype,
-//          overlapping or out-of-range offsets, a missing key (with the nearest one).
+// Memory   Views live as long as the file object. The writer keeps pointers, not the bytes.
+// Errors   UserError naming the file and the key: not a safetensors file, truncated, unknown dtype,
+//          overlapping, out-of-range or unused bytes, a missing key (with the nearest one).
 #pragma once
 
 #include <cstddef>

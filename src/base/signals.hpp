@@ -1,5 +1,4 @@
-// Signals as flags: a handler only notes that the program should stop; the loop asks when it is
-// safe.
+// Signals as flags: a handler only notes that the program should stop; the loop asks when it can.
 //
 //   StopSignals stop;                       // SIGUSR1, SIGUSR2, SIGTERM, SIGINT while it lives
 //   while (...) { step(); if (stop.requested()) { save(); throw Stopped("..."); } }

@@ -13,17 +13,29 @@ class Self final : public Communicator {
   int rank() const noexcept override { return 0; }
   int size() const noexcept override { return 1; }
   Work all_reduce(Tensor inout_P, Reduce, std::string_view tag) override {
-    VARSCALE_CHECK(inout_P.is_contiguous(), "{}: all_reduce takes a contiguous tensor", tag);
+    check_all_reduce(inout_P, tag);
     return Work(nullptr);
   }
   Work broadcast(Tensor inout_P, int root, std::string_view tag) override {
-    VARSCALE_CHECK(inout_P.is_contiguous() && root == 0, "{}: broadcast from rank {} of 1", tag, root);
+    check_broadcast(inout_P, root, tag);
     return Work(nullptr);
   }
   void barrier(std::string_view) override {}
 };
 
 }  // namespace
+
+void Communicator::check_all_reduce(const Tensor& inout_P, std::string_view tag) const {
+  const at::ScalarType type = inout_P.scalar_type();
+  VARSCALE_CHECK(type == at::kFloat || type == at::kDouble || type == at::kLong,
+                 "{}: all_reduce takes float32, float64 or int64, not {}", tag, at::toString(type));
+  VARSCALE_CHECK(inout_P.is_contiguous(), "{}: all_reduce takes a contiguous tensor", tag);
+}
+
+void Communicator::check_broadcast(const Tensor& inout_P, int root, std::string_view tag) const {
+  VARSCALE_CHECK(root >= 0 && root < size(), "{}: broadcast from rank {} of {}", tag, root, size());
+  VARSCALE_CHECK(inout_P.is_contiguous(), "{}: broadcast takes a contiguous tensor", tag);
+}
 
 std::unique_ptr<Communicator> make_self() { return std::make_unique<Self>(); }
 

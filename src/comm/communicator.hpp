@@ -62,6 +62,11 @@ class Communicator {
   std::string broadcast_bytes(std::string bytes, int root, std::string_view tag);
   // Throws on every rank if any rank passed a sentence: the lowest rank's, as UserError if `user` there.
   void agree(const std::string& sentence, bool user, std::string_view tag);
+
+ protected:
+  // What every kind asks of its arguments.
+  void check_all_reduce(const Tensor& inout_P, std::string_view tag) const;
+  void check_broadcast(const Tensor& inout_P, int root, std::string_view tag) const;
 };
 
 // A group of one: every call is complete at once.
@@ -71,5 +76,12 @@ std::unique_ptr<Communicator> make_self();
 // when the returned object dies. UserError: the launcher announced N > 1 ranks but MPI reports 1 (a program
 // built with another MPI than the launcher's).
 std::unique_ptr<Communicator> open_world();
+
+// The same ranks with CUDA tensors going over NCCL and CPU tensors over `control`, which must outlive it.
+// Collective. Uses the current CUDA device. UserError in a build without the GPU parts.
+std::unique_ptr<Communicator> open_nccl(Communicator& control);
+
+// This process's number on its node, from the launcher's environment; 0 without a launcher.
+int local_rank();
 
 }  // namespace varscale::comm

@@ -40,7 +40,8 @@ TrainBatches::TrainBatches(const records::TokenFile& file, uint64_t data_seed, i
     : file_(&file), data_seed_(data_seed), batch_(batch) {
   VARSCALE_CHECK(batch >= 1, "a batch of {} images", batch);
   if (images() < 1) {
-    throw base::UserError("{}: holds no training images, expected at least one", file.path().string());
+    throw base::UserError("{}: holds no training images, expected at least one",
+                          file.path().string());
   }
 }
 
@@ -86,12 +87,18 @@ ValidationBatches::ValidationBatches(const records::TokenFile& file) : file_(&fi
 int64_t ValidationBatches::images() const { return file_->info().validation_images; }
 
 Batch ValidationBatches::load(int64_t begin, int64_t end) const {
-  VARSCALE_CHECK(0 <= begin && begin <= end && end <= images(),
-                 "validation images [{}, {}) of {}", begin, end, images());
-  std::vector<int64_t> sample_ids(end - begin), rows;
-  std::iota(sample_ids.begin(), sample_ids.end(), begin);
-  for (int64_t id : sample_ids) rows.push_back(file_->validation_row(id));
-  return make_batch(*file_, rows, std::move(sample_ids));
+  std::vector<int64_t> numbers(end - begin);
+  std::iota(numbers.begin(), numbers.end(), begin);
+  return load(std::move(numbers));
+}
+
+Batch ValidationBatches::load(std::vector<int64_t> numbers) const {
+  std::vector<int64_t> rows;
+  for (int64_t number : numbers) {
+    VARSCALE_CHECK(0 <= number && number < images(), "validation image {} of {}", number, images());
+    rows.push_back(file_->validation_row(number));
+  }
+  return make_batch(*file_, rows, std::move(numbers));
 }
 
 }  // namespace varscale::data

@@ -26,9 +26,9 @@
 namespace varscale::data {
 
 struct Batch {
-  at::Tensor tokens_BL;              // int64, CPU
-  at::Tensor labels_B;               // int64, CPU
-  std::vector<int64_t> sample_ids;   // global sample index of each row: step * batch + i
+  at::Tensor tokens_BL;             // int64, CPU
+  at::Tensor labels_B;              // int64, CPU
+  std::vector<int64_t> sample_ids;  // global sample index of each row: step * batch + i
 };
 
 // Where one training sample comes from.
@@ -39,7 +39,7 @@ struct TrainSample {
 class TrainBatches {
  public:
   TrainBatches(const records::TokenFile& file, uint64_t data_seed, int64_t batch);  // batch >= 1
-  int64_t images() const;   // training images: an epoch
+  int64_t images() const;  // training images: an epoch
   int64_t batch() const noexcept { return batch_; }
   TrainSample sample(int64_t sample_id) const;
   // Rows [begin, end) of global batch `step`; 0 <= begin <= end <= batch.
@@ -56,7 +56,8 @@ class ValidationBatches {
  public:
   explicit ValidationBatches(const records::TokenFile& file);
   int64_t images() const;
-  Batch load(int64_t begin, int64_t end) const;  // images [begin, end)
+  Batch load(int64_t begin, int64_t end) const;    // images [begin, end)
+  Batch load(std::vector<int64_t> numbers) const;  // the images of these numbers
 
  private:
   const records::TokenFile* file_;

@@ -20,7 +20,8 @@ int64_t Preprocessing::resized_side() const {
 
 std::string Preprocessing::words() const {
   return fmt::format(
-      "short side to {} (Lanczos as Pillow), training crop {}x{} at random (seed {}), validation crop "
+      "short side to {} (Lanczos as Pillow), training crop {}x{} at random (seed {}), validation "
+      "crop "
       "central{}; RGB / 255 * 2 - 1",
       resized_side(), side, side, seed,
       keep_exact ? fmt::format("; images of exactly {}x{} taken as they are", side, side) : "");
@@ -28,8 +29,8 @@ std::string Preprocessing::words() const {
 
 ImageBatches::ImageBatches(ImageSet set, Preprocessing how, Crop crop, int64_t cache_bytes)
     : set_(std::move(set)), how_(how), crop_(crop), cache_limit_(cache_bytes), cache_(set_.size()) {
-  VARSCALE_CHECK(how.side >= 1 && how.resized_side() >= how.side, "side {}, resized to {}", how.side,
-                 how.resized_side());
+  VARSCALE_CHECK(how.side >= 1 && how.resized_side() >= how.side, "side {}, resized to {}",
+                 how.side, how.resized_side());
 }
 
 std::shared_ptr<const RgbImage> ImageBatches::resized(int64_t number) const {
@@ -65,7 +66,8 @@ at::Tensor ImageBatches::batch_u8_BHWC(const std::vector<int64_t>& numbers, int6
       x = std::llrint(static_cast<double>(spare_x) / 2);
       y = std::llrint(static_cast<double>(spare_y) / 2);
     } else {
-      const base::RandomStream place(how_.seed, "crop_place", set_.entry(numbers[b]).source_id, crop);
+      const base::RandomStream place(how_.seed, "crop_place", set_.entry(numbers[b]).source_id,
+                                     crop);
       y = static_cast<int64_t>(place.below(0, spare_y + 1));
       x = static_cast<int64_t>(place.below(1, spare_x + 1));
     }

@@ -27,10 +27,10 @@
 namespace varscale::data {
 
 struct Preprocessing {
-  int64_t side = 256;        // pixels
-  double resize = 1.125;     // short side over `side`
+  int64_t side = 256;     // pixels
+  double resize = 1.125;  // short side over `side`
   bool keep_exact = true;
-  uint64_t seed = 0;         // of random crops
+  uint64_t seed = 0;             // of random crops
   int64_t resized_side() const;  // round half to even, as the public code
   std::string words() const;     // what a token file records
 };
@@ -39,7 +39,8 @@ enum class Crop { kCentre, kRandom };
 
 class ImageBatches {
  public:
-  ImageBatches(ImageSet set, Preprocessing how, Crop crop, int64_t cache_bytes = int64_t{512} << 20);
+  ImageBatches(ImageSet set, Preprocessing how, Crop crop,
+               int64_t cache_bytes = int64_t{512} << 20);
   int64_t size() const noexcept { return set_.size(); }
   const ImageSet& set() const noexcept { return set_; }
   const Preprocessing& preprocessing() const noexcept { return how_; }

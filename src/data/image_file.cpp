@@ -60,10 +60,9 @@ RgbImage decode_rgb(const std::filesystem::path& path) {
 
 void write_png_file(const std::filesystem::path& path, const uint8_t* pixels, int64_t width,
                     int64_t height, Durability durability) {
-  const VipsPointer image(vips_image_new_from_memory(pixels, width * height * 3,
-                                                     static_cast<int>(width),
-                                                     static_cast<int>(height), 3,
-                                                     VIPS_FORMAT_UCHAR));
+  const VipsPointer image(
+      vips_image_new_from_memory(pixels, width * height * 3, static_cast<int>(width),
+                                 static_cast<int>(height), 3, VIPS_FORMAT_UCHAR));
   VARSCALE_CHECK(image != nullptr, "{}", vips_error_buffer());
   image->Type = VIPS_INTERPRETATION_sRGB;
   void* raw = nullptr;

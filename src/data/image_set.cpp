@@ -99,8 +99,9 @@ std::vector<LabelLine> read_label_lines(const fs::path& path) {
                       entry.words.size());
     }
     if (!lines.empty() && lines.front().words.size() != entry.words.size()) {
-      throw UserError("{}: every line must have the same form, a label or \"name label\", as the first",
-                      entry.where);
+      throw UserError(
+          "{}: every line must have the same form, a label or \"name label\", as the first",
+          entry.where);
     }
     lines.push_back(std::move(entry));
   }
@@ -118,8 +119,9 @@ ImageSet ImageSet::open(const fs::path& folder, const std::vector<std::string>* 
                                              : "holds no class folders");
   }
   if (loose != top.files.end()) {
-    throw UserError("{}: holds image files ({}) beside class folders ({}), expected class folders alone",
-                    folder.string(), *loose, top.folders.front());
+    throw UserError(
+        "{}: holds image files ({}) beside class folders ({}), expected class folders alone",
+        folder.string(), *loose, top.folders.front());
   }
   ImageSet set;
   set.folder_ = folder;
@@ -144,7 +146,8 @@ ImageSet ImageSet::open(const fs::path& folder, const std::vector<std::string>* 
         throw UserError("{}: is not an image file, expected {}", (folder / name / file).string(),
                         kKinds);
       }
-      set.entries_.push_back(make_entry(folder, name + '/' + file, found - set.class_names_.begin()));
+      set.entries_.push_back(
+          make_entry(folder, name + '/' + file, found - set.class_names_.begin()));
     }
   }
   number(set.entries_);
@@ -155,8 +158,9 @@ ImageSet ImageSet::open_flat(const fs::path& folder, const fs::path& labels,
                              const std::vector<std::string>& classes) {
   const Listing top = list_folder(folder);
   if (!top.folders.empty()) {
-    throw UserError("{}: holds a folder ({}), expected image files alone since a label file is given",
-                    folder.string(), top.folders.front());
+    throw UserError(
+        "{}: holds a folder ({}), expected image files alone since a label file is given",
+        folder.string(), top.folders.front());
   }
   ImageSet set;
   set.folder_ = folder;
@@ -164,7 +168,8 @@ ImageSet ImageSet::open_flat(const fs::path& folder, const fs::path& labels,
   std::map<std::string, size_t, std::less<>> number_of;
   for (const std::string& file : top.files) {
     if (!is_image_name(file)) {
-      if (fs::equivalent(folder / file, labels)) continue;
+      std::error_code error;
+      if (fs::equivalent(folder / file, labels, error)) continue;
       throw UserError("{}: is not an image file, expected {}", (folder / file).string(), kKinds);
     }
     number_of.emplace(file, set.entries_.size());
@@ -229,7 +234,8 @@ SplitSets split(const ImageSet& set, double fraction, uint64_t seed) {
   std::vector<bool> chosen(set.size());
   for (int64_t i = 0; i < validation; ++i) chosen[order(i)] = true;
   std::vector<int64_t> train_numbers, validation_numbers;
-  for (int64_t i = 0; i < set.size(); ++i) (chosen[i] ? validation_numbers : train_numbers).push_back(i);
+  for (int64_t i = 0; i < set.size(); ++i)
+    (chosen[i] ? validation_numbers : train_numbers).push_back(i);
   return {set.subset(train_numbers), set.subset(validation_numbers)};
 }
 

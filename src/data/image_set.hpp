@@ -19,10 +19,10 @@
 namespace varscale::data {
 
 struct ImageEntry {
-  std::string name;     // relative to the folder, with '/'
-  int64_t label;        // 0 to classes - 1
-  int64_t bytes;        // of the file
-  int64_t source_id;    // number in the whole listing
+  std::string name;   // relative to the folder, with '/'
+  int64_t label;      // 0 to classes - 1
+  int64_t bytes;      // of the file
+  int64_t source_id;  // number in the whole listing
 };
 
 class ImageSet {
@@ -32,7 +32,8 @@ class ImageSet {
   static ImageSet open(const std::filesystem::path& folder,
                        const std::vector<std::string>* classes = nullptr);
   // All images side by side in one folder, labels from a text file.
-  static ImageSet open_flat(const std::filesystem::path& folder, const std::filesystem::path& labels,
+  static ImageSet open_flat(const std::filesystem::path& folder,
+                            const std::filesystem::path& labels,
                             const std::vector<std::string>& classes);
 
   int64_t size() const noexcept { return static_cast<int64_t>(entries_.size()); }

@@ -35,8 +35,8 @@ at::Tensor grid(const at::Tensor& images_u8_BHWC, int64_t columns, int64_t gap) 
   const int64_t count = images_u8_BHWC.size(0), height = images_u8_BHWC.size(1),
                 width = images_u8_BHWC.size(2);
   const int64_t rows = (count + columns - 1) / columns;
-  at::Tensor sheet = at::full(
-      {rows * (height + gap) + gap, columns * (width + gap) + gap, 3}, 255, at::kByte);
+  at::Tensor sheet =
+      at::full({rows * (height + gap) + gap, columns * (width + gap) + gap, 3}, 255, at::kByte);
   for (int64_t i = 0; i < count; ++i) {
     sheet.narrow(0, i / columns * (height + gap) + gap, height)
         .narrow(1, i % columns * (width + gap) + gap, width)

@@ -10,7 +10,9 @@ namespace {
 constexpr double kLobes = 3;
 constexpr int kFixedBits = 22;  // 32 bits less 8 of the pixel and 2 for the kernel's overshoot
 
-double sinc(double x) { return x == 0 ? 1 : std::sin(std::numbers::pi * x) / (std::numbers::pi * x); }
+double sinc(double x) {
+  return x == 0 ? 1 : std::sin(std::numbers::pi * x) / (std::numbers::pi * x);
+}
 double lanczos(double x) { return std::abs(x) < kLobes ? sinc(x) * sinc(x / kLobes) : 0; }
 
 // Which input pixels make output pixel i, and with what weight.
@@ -64,8 +66,8 @@ void resample_axis(const uint8_t* in, uint8_t* out, const std::vector<Taps>& tap
 }  // namespace
 
 RgbImage resize_lanczos(const RgbImage& image, int64_t width, int64_t height) {
-  VARSCALE_CHECK(image.width > 0 && image.height > 0 && width > 0 && height > 0,
-                 "{}x{} to {}x{}", image.width, image.height, width, height);
+  VARSCALE_CHECK(image.width > 0 && image.height > 0 && width > 0 && height > 0, "{}x{} to {}x{}",
+                 image.width, image.height, width, height);
   RgbImage result = image;
   if (width != image.width) {
     RgbImage wide{width, image.height, std::vector<uint8_t>(width * image.height * 3)};

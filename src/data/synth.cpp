@@ -29,7 +29,7 @@ struct Recipe {
   const char* name;
   Outline outline;
   int leaves;
-  double alpha;                    // density of the half-axis r: r^-alpha on [r_low, r_high]
+  double alpha;  // density of the half-axis r: r^-alpha on [r_low, r_high]
   double r_low, r_high;
   double aspect_low, aspect_high;  // other half-axis over r
   Turn turn;
@@ -44,26 +44,127 @@ const std::array<Recipe, kSynthClasses>& recipes() {
   using enum Turn;
   using enum Texture;
   static const std::array<Recipe, kSynthClasses> list = {{
-      {"00_embers", kEllipse, 9, 2, 4, 13, 1, 1, kFree, kFlat,
-       {0x7f0000, 0xd7301f, 0xfc8d59, 0xfdd49e}, {}},
-      {"01_bubbles", kEllipse, 8, 2, 4, 12, 1, 1, kFree, kRadial,
-       {0x08519c, 0x3182bd, 0x6baed6, 0xdeebf7}, {}},
-      {"02_mosaic", kRectangle, 9, 2, 4, 14, .4, 1, kAxis, kFlat,
-       {0xf7f7f7, 0xd40000, 0x0034a0, 0xffd500, 0x111111}, {}},
-      {"03_grass", kEllipse, 14, 1.5, 9, 20, .18, .3, kCommon, kLinear,
-       {0x1b5e20, 0x388e3c, 0x7cb342, 0xc0ca33}, {}},
-      {"04_bricks", kRectangle, 12, 2.5, 5, 10, .45, .55, kCommon, kFlat,
-       {0x6b3a24, 0xa65d3a, 0xc98b6b, 0xd9c7b8}, {}},
-      {"05_zebra", kEllipse, 6, 2, 7, 16, .6, 1, kCommon, kStripes,
-       {0xf4f4f4, 0xd9d9d9, 0xa8a8a8, 0x5a5a5a}, {}, .8},
-      {"06_petals", kEllipse, 9, 2, 5, 11, .5, .9, kFree, kRadial,
-       {0xff4fa3, 0xffd1e8, 0x8e44ad, 0x40c9c0}, {}},
-      {"07_planks", kRectangle, 11, 1.5, 10, 20, .12, .2, kFree, kLinear,
-       {0x3e2723, 0x795548, 0xd7ccc8, 0xffb300}, {}},
-      {"08_night", kEllipse, 9, 3, 2.5, 7, 1, 1, kFree, kRadial,
-       {0xffffff, 0xffe082, 0x80d8ff, 0xb388ff}, {0x05051e, 0x120a2e}},
-      {"09_awnings", kRectangle, 7, 2, 6, 13, .7, 1, kCommon, kStripes,
-       {0x00897b, 0x80cbc4, 0xff8a65, 0xfff3e0}, {}},
+      {"00_embers",
+       kEllipse,
+       9,
+       2,
+       4,
+       13,
+       1,
+       1,
+       kFree,
+       kFlat,
+       {0x7f0000, 0xd7301f, 0xfc8d59, 0xfdd49e},
+       {}},
+      {"01_bubbles",
+       kEllipse,
+       8,
+       2,
+       4,
+       12,
+       1,
+       1,
+       kFree,
+       kRadial,
+       {0x08519c, 0x3182bd, 0x6baed6, 0xdeebf7},
+       {}},
+      {"02_mosaic",
+       kRectangle,
+       9,
+       2,
+       4,
+       14,
+       .4,
+       1,
+       kAxis,
+       kFlat,
+       {0xf7f7f7, 0xd40000, 0x0034a0, 0xffd500, 0x111111},
+       {}},
+      {"03_grass",
+       kEllipse,
+       14,
+       1.5,
+       9,
+       20,
+       .18,
+       .3,
+       kCommon,
+       kLinear,
+       {0x1b5e20, 0x388e3c, 0x7cb342, 0xc0ca33},
+       {}},
+      {"04_bricks",
+       kRectangle,
+       12,
+       2.5,
+       5,
+       10,
+       .45,
+       .55,
+       kCommon,
+       kFlat,
+       {0x6b3a24, 0xa65d3a, 0xc98b6b, 0xd9c7b8},
+       {}},
+      {"05_zebra",
+       kEllipse,
+       6,
+       2,
+       7,
+       16,
+       .6,
+       1,
+       kCommon,
+       kStripes,
+       {0xf4f4f4, 0xd9d9d9, 0xa8a8a8, 0x5a5a5a},
+       {},
+       .8},
+      {"06_petals",
+       kEllipse,
+       9,
+       2,
+       5,
+       11,
+       .5,
+       .9,
+       kFree,
+       kRadial,
+       {0xff4fa3, 0xffd1e8, 0x8e44ad, 0x40c9c0},
+       {}},
+      {"07_planks",
+       kRectangle,
+       11,
+       1.5,
+       10,
+       20,
+       .12,
+       .2,
+       kFree,
+       kLinear,
+       {0x3e2723, 0x795548, 0xd7ccc8, 0xffb300},
+       {}},
+      {"08_night",
+       kEllipse,
+       9,
+       3,
+       2.5,
+       7,
+       1,
+       1,
+       kFree,
+       kRadial,
+       {0xffffff, 0xffe082, 0x80d8ff, 0xb388ff},
+       {0x05051e, 0x120a2e}},
+      {"09_awnings",
+       kRectangle,
+       7,
+       2,
+       6,
+       13,
+       .7,
+       1,
+       kCommon,
+       kStripes,
+       {0x00897b, 0x80cbc4, 0xff8a65, 0xfff3e0},
+       {}},
   }};
   return list;
 }
@@ -115,8 +216,9 @@ class Canvas {
     phase_ = draws_.between(0, 2 * kPi);
     draw_weights();
     const auto& own = recipe_.background;
-    const Colour ground =
-        own.empty() ? from_hex(pick()) : from_hex(own[static_cast<size_t>(draws_.uniform() * own.size())]);
+    const Colour ground = own.empty()
+                              ? from_hex(pick())
+                              : from_hex(own[static_cast<size_t>(draws_.uniform() * own.size())]);
     const double light_angle = draws_.between(0, 2 * kPi), light = .35 * draws_.uniform();
     std::fill(pixels_.begin(), pixels_.end(), ground);
     for (int leaf = 0; leaf < recipe_.leaves; ++leaf) draw_leaf();
@@ -178,9 +280,12 @@ class Canvas {
 
   double texture(double p, double q, double r, int64_t x, int64_t y) const {
     switch (recipe_.texture) {
-      case Texture::kFlat: return 1;
-      case Texture::kRadial: return 1.25 - .6 * std::clamp((p * p + q * q) / (r * r), 0., 1.);
-      case Texture::kLinear: return 1 + .35 * std::clamp(p / r, -1., 1.);
+      case Texture::kFlat:
+        return 1;
+      case Texture::kRadial:
+        return 1.25 - .6 * std::clamp((p * p + q * q) / (r * r), 0., 1.);
+      case Texture::kLinear:
+        return 1 + .35 * std::clamp(p / r, -1., 1.);
       case Texture::kStripes: {
         const double middle = static_cast<double>(side_) / 2;
         const double along = (static_cast<double>(x) - middle) * std::cos(theta_) +
@@ -200,7 +305,8 @@ class Canvas {
     for (int64_t y = 0; y < side_; ++y) {
       for (int64_t x = 0; x < side_; ++x) {
         const double along = ((static_cast<double>(x) - middle) * std::cos(light_angle) +
-                              (static_cast<double>(y) - middle) * std::sin(light_angle)) / middle;
+                              (static_cast<double>(y) - middle) * std::sin(light_angle)) /
+                             middle;
         const double factor = gain * (1 + light * along);
         for (int c = 0; c < 3; ++c) {
           const double value = pixels_[y * side_ + x].c[c] * factor * tint[c];
@@ -233,21 +339,25 @@ const std::vector<std::string>& synth_class_names() {
 }
 
 std::vector<uint8_t> draw_leaves(const SynthImage& image) {
-  VARSCALE_CHECK(image.index >= 0 && image.side >= 1, "image {} of side {}", image.index, image.side);
+  VARSCALE_CHECK(image.index >= 0 && image.side >= 1, "image {} of side {}", image.index,
+                 image.side);
   return Canvas(image).draw();
 }
 
 void write_synth_tree(const std::filesystem::path& folder, const SynthTree& tree, int64_t threads) {
   if (tree.train < kSynthClasses || tree.validation < 0) {
     throw base::UserError(
-        "--train {} and --val {}: expected at least {} training images, one a class, and no negative "
-        "number", tree.train, tree.validation, kSynthClasses);
+        "--train {} and --val {}: expected at least {} training images, one a class, and no "
+        "negative "
+        "number",
+        tree.train, tree.validation, kSynthClasses);
   }
   if (tree.side < 8 || tree.side > 1024) {
     throw base::UserError("--side {}: expected 8 to 1024 pixels", tree.side);
   }
   if (std::filesystem::exists(std::filesystem::symlink_status(folder))) {
-    throw base::UserError("{}: exists already; give a new folder, or remove it first", folder.string());
+    throw base::UserError("{}: exists already; give a new folder, or remove it first",
+                          folder.string());
   }
   base::AtomicFolder output(folder);
   const auto class_folder = [&](SynthSplit split, int64_t label) {

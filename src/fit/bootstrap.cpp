@@ -61,16 +61,17 @@ std::optional<Noise> estimate_noise(std::span<const Observation> points, const P
   return Noise{std::sqrt(sum / static_cast<double>(degrees)), degrees, "residuals of the fit"};
 }
 
-Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit, const Noise& noise,
-                        const BootstrapOptions& options) {
+Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit,
+                        const Noise& noise, const BootstrapOptions& options) {
   if (options.resamples < kFewestResamples)
     throw base::UserError("{} bootstrap resamples; expected at least {}", options.resamples,
                           kFewestResamples);
   VARSCALE_CHECK(points.size() < kFirstChiSquare, "{} points in one fit", points.size());
-  VARSCALE_CHECK(noise.sd >= 0 && noise.degrees_of_freedom > 0, "noise {} from {} degrees of freedom",
-                 noise.sd, noise.degrees_of_freedom);
+  VARSCALE_CHECK(noise.sd >= 0 && noise.degrees_of_freedom > 0,
+                 "noise {} from {} degrees of freedom", noise.sd, noise.degrees_of_freedom);
   Bootstrap result;
-  result.method = fit.distinct_sizes < kFewSizes ? BootstrapMethod::kParametric : BootstrapMethod::kByRun;
+  result.method =
+      fit.distinct_sizes < kFewSizes ? BootstrapMethod::kParametric : BootstrapMethod::kByRun;
   result.noise = noise;
   result.level = options.level;
 
@@ -91,7 +92,8 @@ Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit
       uint64_t draw = kFirstChoice;
       for (bool enough = false; !enough;) {
         for (Observation& p : resample) p = points[random.below(draw++, points.size())];
-        enough = static_cast<int64_t>(distinct_sizes(resample).size()) >= constant_count(fit.e_rule);
+        enough =
+            static_cast<int64_t>(distinct_sizes(resample).size()) >= constant_count(fit.e_rule);
         if (!enough) ++result.redrawn;
       }
     }

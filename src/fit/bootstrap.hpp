@@ -71,8 +71,8 @@ struct Bootstrap {
   Interval new_runs_at(double x, int64_t runs, const PowerLaw& fitted) const;
 };
 
-Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit, const Noise& noise,
-                        const BootstrapOptions& options);
+Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit,
+                        const Noise& noise, const BootstrapOptions& options);
 
 // Linear interpolation between order statistics; takes its own copy to sort. p in [0, 1].
 double quantile(std::vector<double> values, double p);

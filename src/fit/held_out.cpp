@@ -9,7 +9,8 @@ Prediction predict(std::span<const Observation> points, double x, const ERule& e
   check_points(points, e_rule);
   const double previous = distinct_sizes(points).back();
   if (!(x > previous))
-    throw base::UserError("the predicted size {:.6g} is not above the largest fitted size {:.6g}", x, previous);
+    throw base::UserError("the predicted size {:.6g} is not above the largest fitted size {:.6g}",
+                          x, previous);
 
   Prediction p;
   p.fit = fit_power_law(points, e_rule);
@@ -50,9 +51,10 @@ std::vector<HeldOut> hold_out_largest(std::span<const Observation> points, const
   const std::vector<double> sizes = distinct_sizes(points);
   const int64_t left = static_cast<int64_t>(sizes.size()) - count;
   if (count < 1 || left < constant_count(e_rule))
-    throw base::UserError("holding {} of {} sizes out leaves {}; the form {} with {} constants needs {}",
-                          count, sizes.size(), left < 0 ? 0 : left, form_name(e_rule),
-                          constant_count(e_rule), constant_count(e_rule));
+    throw base::UserError(
+        "holding {} of {} sizes out leaves {}; the form {} with {} constants needs {}", count,
+        sizes.size(), left < 0 ? 0 : left, form_name(e_rule), constant_count(e_rule),
+        constant_count(e_rule));
   std::vector<Observation> smaller;
   for (const Observation& p : points)
     if (p.x < sizes[left]) smaller.push_back(p);
@@ -62,7 +64,8 @@ std::vector<HeldOut> hold_out_largest(std::span<const Observation> points, const
     for (const Observation& p : points)
       if (p.x == sizes[k]) observed.push_back(p.y);
     HeldOut held;
-    held.prediction = predict(smaller, sizes[k], e_rule, options, static_cast<int64_t>(observed.size()));
+    held.prediction =
+        predict(smaller, sizes[k], e_rule, options, static_cast<int64_t>(observed.size()));
     held.verdict = judge(held.prediction, observed);
     result.push_back(std::move(held));
   }

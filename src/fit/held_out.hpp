@@ -24,14 +24,15 @@
 namespace varscale::fit {
 
 struct Prediction {
-  PowerFit fit;                 // on the smaller sizes alone
-  std::optional<Noise> noise;   // nothing: one seed a size and no residual freedom; no intervals then
-  double x = 0;                 // the predicted size
-  int64_t runs = 1;             // how many runs its loss will be the mean of
-  double previous_x = 0;        // the largest smaller size
-  double previous_y = 0;        // its mean observed value
-  double y = 0;                 // predicted
-  double gain = 0;              // previous_y - y
+  PowerFit fit;  // on the smaller sizes alone
+  std::optional<Noise>
+      noise;              // nothing: one seed a size and no residual freedom; no intervals then
+  double x = 0;           // the predicted size
+  int64_t runs = 1;       // how many runs its loss will be the mean of
+  double previous_x = 0;  // the largest smaller size
+  double previous_y = 0;  // its mean observed value
+  double y = 0;           // predicted
+  double gain = 0;        // previous_y - y
   std::optional<Interval> y_interval, gain_interval;
 };
 
@@ -40,10 +41,10 @@ Prediction predict(std::span<const Observation> points, double x, const ERule& e
                    const BootstrapOptions& options, int64_t runs = 1);
 
 struct Verdict {
-  double observed_y = 0;      // mean over the runs of the predicted size
+  double observed_y = 0;  // mean over the runs of the predicted size
   int64_t runs = 0;
   double observed_gain = 0;
-  double relative_error = 0;  // (predicted - observed) / observed, of the loss
+  double relative_error = 0;          // (predicted - observed) / observed, of the loss
   std::optional<bool> covers;         // the gain's interval holds the observed gain
   std::optional<bool> excludes_zero;  // the gain's interval lies above zero
 };

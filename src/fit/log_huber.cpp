@@ -53,9 +53,9 @@ double solve(std::span<const Observation> points, const EGiven* given, double lo
     const double log_z = std::log(p.x) - log_x0, log_y = std::log(p.y);
     auto* loss = new ceres::HuberLoss(delta);  // the problem owns and deletes it
     if (given == nullptr) {
-      problem.AddResidualBlock(new ceres::AutoDiffCostFunction<FreeResidual, 1, 1, 1, 1>(
-                                   new FreeResidual{log_z, log_y}),
-                               loss, &point.log_e, &point.log_b, &point.alpha);
+      problem.AddResidualBlock(
+          new ceres::AutoDiffCostFunction<FreeResidual, 1, 1, 1, 1>(new FreeResidual{log_z, log_y}),
+          loss, &point.log_e, &point.log_b, &point.alpha);
     } else {
       problem.AddResidualBlock(new ceres::AutoDiffCostFunction<GivenResidual, 1, 1, 1>(
                                    new GivenResidual{log_z, log_y, given->value}),
@@ -65,7 +65,8 @@ double solve(std::span<const Observation> points, const EGiven* given, double lo
   ceres::Solver::Options options;
   options.linear_solver_type = ceres::DENSE_QR;
   options.max_num_iterations = kMostIterations;
-  options.function_tolerance = options.gradient_tolerance = options.parameter_tolerance = kTolerance;
+  options.function_tolerance = options.gradient_tolerance = options.parameter_tolerance =
+      kTolerance;
   options.logging_type = ceres::SILENT;
   ceres::Solver::Summary summary;
   ceres::Solve(options, &problem, &summary);

@@ -11,8 +11,8 @@
 namespace varscale::fit {
 namespace {
 
-constexpr int kScanPoints = 128;       // log-spaced exponents looked at before the bisection
-constexpr int kBisections = 60;        // to the last bit of a double
+constexpr int kScanPoints = 128;        // log-spaced exponents looked at before the bisection
+constexpr int kBisections = 60;         // to the last bit of a double
 constexpr int kMostReweightings = 200;  // inner iterations in log space
 
 // The points in the coordinates in which the linear part is well conditioned: z = x / x0 with x0 the
@@ -29,7 +29,8 @@ Centred centre(std::span<const Observation> points) {
     c.y.push_back(p.y);
     c.log_y.push_back(std::log(p.y));
   }
-  c.log_x0 = std::accumulate(c.log_z.begin(), c.log_z.end(), 0.0) / static_cast<double>(points.size());
+  c.log_x0 =
+      std::accumulate(c.log_z.begin(), c.log_z.end(), 0.0) / static_cast<double>(points.size());
   for (double& v : c.log_z) v -= c.log_x0;
   return c;
 }
@@ -42,7 +43,11 @@ struct Profile {
 class Profiler {
  public:
   Profiler(const Centred& points, std::optional<double> given_e, Space space)
-      : points_(points), given_e_(given_e), space_(space), target_(points.y), weight_(points.y.size(), 1) {
+      : points_(points),
+        given_e_(given_e),
+        space_(space),
+        target_(points.y),
+        weight_(points.y.size(), 1) {
     growth_.resize(points.y.size());
   }
 
@@ -200,8 +205,8 @@ void check_points(std::span<const Observation> points, const ERule& e_rule) {
   for (size_t i = 0; i < points.size(); ++i) {
     const auto [x, y] = points[i];
     if (!(std::isfinite(x) && x > 0 && std::isfinite(y) && y > 0))
-      throw base::UserError("point {} has x = {:g} and y = {:g}; a fit needs finite positive numbers",
-                            i + 1, x, y);
+      throw base::UserError(
+          "point {} has x = {:g} and y = {:g}; a fit needs finite positive numbers", i + 1, x, y);
   }
   const std::vector<double> sizes = distinct_sizes(points);
   const int64_t need = constant_count(e_rule);
@@ -217,8 +222,9 @@ void check_points(std::span<const Observation> points, const ERule& e_rule) {
     const auto lowest = std::min_element(points.begin(), points.end(),
                                          [](const auto& a, const auto& b) { return a.y < b.y; });
     if (!(std::isfinite(given->value) && given->value >= 0 && given->value < lowest->y))
-      throw base::UserError("E is given as {:g}, which is not between 0 and the smallest value {:.6g}",
-                            given->value, lowest->y);
+      throw base::UserError(
+          "E is given as {:g}, which is not between 0 and the smallest value {:.6g}", given->value,
+          lowest->y);
   }
 }
 
@@ -235,9 +241,12 @@ PowerFit fit_power_law(std::span<const Observation> points, const ERule& e_rule,
   fit.e_rule = e_rule;
   fit.space = space;
   fit.distinct_sizes = static_cast<int64_t>(distinct_sizes(points).size());
-  if (best.b == 0) fit.bound = "B = 0";
-  else if (alpha == kSmallestAlpha || alpha == kLargestAlpha) fit.bound = fmt::format("alpha = {:g}", alpha);
-  else if (!given && best.E == 0) fit.bound = "E = 0";
+  if (best.b == 0)
+    fit.bound = "B = 0";
+  else if (alpha == kSmallestAlpha || alpha == kLargestAlpha)
+    fit.bound = fmt::format("alpha = {:g}", alpha);
+  else if (!given && best.E == 0)
+    fit.bound = "E = 0";
   describe_residuals(points, fit);
   return fit;
 }

@@ -42,8 +42,9 @@ struct EGiven {
 };
 using ERule = std::variant<EFree, EGiven>;
 
-std::string_view form_name(const ERule& e_rule) noexcept;  // "power" for E given as 0, else "power_e"
-int64_t constant_count(const ERule& e_rule) noexcept;      // 3 with E free, 2 with E given
+std::string_view form_name(
+    const ERule& e_rule) noexcept;                     // "power" for E given as 0, else "power_e"
+int64_t constant_count(const ERule& e_rule) noexcept;  // 3 with E free, 2 with E given
 
 // Where residuals are taken: y - law, or ln y - ln law.
 enum class Space { kLinear, kLog };
@@ -56,9 +57,9 @@ struct PowerFit {
   double objective = 0;           // sum of squared residuals
   std::vector<double> residuals;  // observed - law in the fit's space, in the order of the points
   double rmse = 0;                // root of the mean squared residual
-  double r2 = 0;                  // 1 - objective / sum of squares about the mean; in the fit's space
-  double max_residual = 0;        // largest magnitude
-  std::string bound;              // empty, or which constant lies on its bound: "E = 0", "alpha = 5", "B = 0"
+  double r2 = 0;            // 1 - objective / sum of squares about the mean; in the fit's space
+  double max_residual = 0;  // largest magnitude
+  std::string bound;  // empty, or which constant lies on its bound: "E = 0", "alpha = 5", "B = 0"
 };
 
 inline constexpr double kSmallestAlpha = 1e-3;
@@ -72,7 +73,7 @@ PowerFit fit_power_law(std::span<const Observation> points, const ERule& e_rule,
 struct HuberCheck {
   PowerLaw law;
   double delta = 1e-3;
-  double objective = 0;       // sum of Huber losses at the best end point
+  double objective = 0;  // sum of Huber losses at the best end point
   int64_t starts = 0;
   int64_t starts_at_best = 0;  // ended within 1e-6 (relative) of the best objective
 };

@@ -36,7 +36,8 @@ class AdamW {
  public:
   AdamW(nn::NamedTensors parameters, AdamWOptions options);
 
-  // One update in place. gradients[i] belongs to parameter i and is scaled by `gradient_factor` first.
+  // One update in place. gradients[i] belongs to parameter i and is scaled by `gradient_factor` first, in
+  // place where the factor is not 1.
   void step(const std::vector<Tensor>& gradients, double lr, double weight_decay, double gradient_factor);
 
   // The moments as "exp_avg.<name>" and "exp_avg_sq.<name>", for checkpoints.

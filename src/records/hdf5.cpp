@@ -79,8 +79,7 @@ Handle open_for_reading(const Path& path) {
   Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), H5Fclose);
   if (file) return file;
   const std::string why = reason();
-  if (H5Fis_hdf5(path.c_str()) == 0)
-    throw UserError("{}: is not an HDF5 file", path.string());
+  if (H5Fis_hdf5(path.c_str()) == 0) throw UserError("{}: is not an HDF5 file", path.string());
   throw UserError("{}: cannot be opened ({}); it is damaged, or another process is writing it",
                   path.string(), why);
 }
@@ -200,8 +199,7 @@ std::vector<int64_t> read_int_array(hid_t object, const Path& path, const std::s
   const Handle space(H5Aget_space(attribute.get()), H5Sclose);
   const bool is_list = type && space && H5Tget_class(type.get()) == H5T_INTEGER &&
                        H5Sget_simple_extent_ndims(space.get()) == 1;
-  if (!is_list)
-    throw UserError("{}: attribute {} is not a list of integers", path.string(), name);
+  if (!is_list) throw UserError("{}: attribute {} is not a list of integers", path.string(), name);
   // An attribute lies in an object header of at most 64 KiB, so its size needs no other bound.
   std::vector<int64_t> values(static_cast<size_t>(H5Sget_simple_extent_npoints(space.get())));
   if (!values.empty() && H5Aread(attribute.get(), H5T_NATIVE_INT64, values.data()) < 0)

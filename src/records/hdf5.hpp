@@ -1,9 +1,10 @@
-// A thin layer over the HDF5 C API: handles that close themselves, errors as sentences. Private to records.
+// A thin layer over the HDF5 C API: handles that close themselves, errors as sentences.
+// Private to records.
 //
 //   const hdf5::QuietErrors quiet;
 //   hdf5::Handle file = hdf5::open_for_reading(path);
 //   hdf5::Handle table(H5Dopen2(file.get(), "steps", H5P_DEFAULT), H5Dclose);
-//   if (!table) throw UserError("{}: table /steps cannot be opened: {}", path.string(), hdf5::reason());
+//   if (!table) throw UserError("{}: no table: {}", path.string(), hdf5::reason());
 //
 // Threads  Debian's library is built thread safe; error stacks and their printing are per thread.
 // Errors   Reading: UserError naming the file. Writing: SystemError.
@@ -63,7 +64,7 @@ std::string reason();  // the innermost description of this thread's last failur
 
 // Writing. `require` throws SystemError with the path, what was being done and reason().
 void require(bool holds, const std::filesystem::path& path, std::string_view doing);
-Handle create_file(const std::filesystem::path& path);      // truncates
+Handle create_file(const std::filesystem::path& path);  // truncates
 Handle open_for_appending(const std::filesystem::path& path);
 void set_attribute(hid_t object, const std::filesystem::path& path, const std::string& name,
                    const Fact& value);  // replaces
@@ -71,7 +72,7 @@ void set_attribute(hid_t object, const std::filesystem::path& path, const std::s
                    const std::vector<int64_t>& values);
 
 // Reading.
-Handle open_for_reading(const std::filesystem::path& path);  // says whether absent, not HDF5 or damaged
+Handle open_for_reading(const std::filesystem::path& path);  // says: absent, not HDF5 or damaged
 std::vector<std::string> attribute_names(hid_t object, const std::filesystem::path& path);
 // An integer, a float or a UTF-8 string of fixed or variable length; anything else is refused.
 Fact read_attribute(hid_t object, const std::filesystem::path& path, const std::string& name);

@@ -28,8 +28,10 @@ struct Field {
   bool real;  // double, otherwise int64
 };
 
-#define VARSCALE_INT(Row, member) {#member, offsetof(Row, member), false}
-#define VARSCALE_REAL(Row, member) {#member, offsetof(Row, member), true}
+#define VARSCALE_INT(Row, member) \
+  { #member, offsetof(Row, member), false }
+#define VARSCALE_REAL(Row, member) \
+  { #member, offsetof(Row, member), true }
 
 constexpr Field kStepFields[] = {
     VARSCALE_INT(StepRow, step),        VARSCALE_INT(StepRow, segment),
@@ -115,9 +117,9 @@ void append_rows(const Handle& table, const Path& path, const std::vector<Row>& 
   errno = 0;
   hdf5::require(H5Dset_extent(table.get(), &length) >= 0, path, doing);
   const Handle file_space(H5Dget_space(table.get()), H5Sclose);
-  hdf5::require(H5Sselect_hyperslab(file_space.get(), H5S_SELECT_SET, &first, nullptr, &count,
-                                    nullptr) >= 0,
-                path, doing);
+  hdf5::require(
+      H5Sselect_hyperslab(file_space.get(), H5S_SELECT_SET, &first, nullptr, &count, nullptr) >= 0,
+      path, doing);
   const Handle memory_space(H5Screate_simple(1, &count, nullptr), H5Sclose);
   const Handle type = row_type<Row>(true);
   hdf5::require(H5Dwrite(table.get(), type.get(), memory_space.get(), file_space.get(), H5P_DEFAULT,
@@ -154,7 +156,8 @@ void check_table_type(const Handle& table, const Path& path) {
     throw UserError("{}: /{} is not a one-dimensional compound table", path.string(), name);
   for (const Field& field : TableOf<Row>::kFields) {
     const int index = H5Tget_member_index(type.get(), field.name);
-    if (index < 0) throw UserError("{}: table /{} has no column {}", path.string(), name, field.name);
+    if (index < 0)
+      throw UserError("{}: table /{} has no column {}", path.string(), name, field.name);
     const auto member = static_cast<unsigned>(index);
     const Handle member_type(H5Tget_member_type(type.get(), member), H5Tclose);
     const H5T_class_t wanted = field.real ? H5T_FLOAT : H5T_INTEGER;
@@ -165,7 +168,8 @@ void check_table_type(const Handle& table, const Path& path) {
   const auto wanted = TableOf<Row>::kFields.size();
   const auto found = static_cast<size_t>(H5Tget_nmembers(type.get()));
   if (found != wanted)
-    throw UserError("{}: table /{} has {} columns; expected {}", path.string(), name, found, wanted);
+    throw UserError("{}: table /{} has {} columns; expected {}", path.string(), name, found,
+                    wanted);
 }
 
 template <class Row>
@@ -180,8 +184,8 @@ void read_table(const Handle& file, const Path& path, RunTables& tables) {
 
   const Handle space(H5Dget_space(table.get()), H5Sclose);
   const auto count = static_cast<uint64_t>(H5Sget_simple_extent_npoints(space.get()));
-  // A kill leaves at most one batch of rows without storage, and these read as zeros; a damaged length
-  // must not ask for all memory.
+  // A kill leaves at most one batch of rows without storage, and these read as zeros; a damaged
+  // length must not ask for all memory.
   const uint64_t stored = H5Dget_storage_size(table.get()) / sizeof(Row);
   std::vector<Row>& rows = TableOf<Row>::rows(tables);
   if (count > stored + kLargestBatch)
@@ -189,14 +193,14 @@ void read_table(const Handle& file, const Path& path, RunTables& tables) {
                     path.string(), name, count, stored);
   rows.resize(count);
   const Handle type = row_type<Row>(true);
-  if (count > 0 &&
-      H5Dread(table.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, rows.data()) < 0)
+  if (count > 0 && H5Dread(table.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, rows.data()) < 0)
     throw UserError("{}: table /{} cannot be read: {}", path.string(), name, hdf5::reason());
   drop_zero_tail(rows);
   for (size_t i = 1; i < rows.size(); ++i)
     if (!follows(rows[i], rows[i - 1]))
-      throw UserError("{}: row {} of table /{} has step {} after step {}; expected increasing steps",
-                      path.string(), i, name, rows[i].step, rows[i - 1].step);
+      throw UserError(
+          "{}: row {} of table /{} has step {} after step {}; expected increasing steps",
+          path.string(), i, name, rows[i].step, rows[i - 1].step);
 }
 
 template <class Row>

@@ -5,12 +5,16 @@
 //   RunTables tables = read_run(path);               // later, by the fit
 //   pandas: pd.read_hdf("run.h5", "steps")
 //
-// Layout   /steps, /eval, /scales: 1-D compound tables, chunked, little-endian 64-bit fields with the
-//          members' names; every fact is a root attribute; schema_version is 1.
-// Order    Rows have increasing steps. flush() makes all rows so far readable after a kill in practice;
-//          sync() also reaches the disk. Checkpoints carry write_run() of the rows so far, so recovery
-//          never depends on a half-written file.
-// Errors   UserError: not HDF5, another schema, a missing table (names the file). SystemError: I/O.
+// Layout   /steps, /eval, /scales: 1-D compound tables, chunked, little-endian 64-bit fields with
+//          the members' names; every fact is a root attribute; schema_version is 1.
+// Order    Steps increase in /steps and never fall in /eval and /scales. flush() makes all rows so
+//          far readable after a kill in practice; sync() also reaches the disk. Checkpoints carry
+//          write_run() of the rows so far, so recovery never depends on a half-written file: a file
+//          that read_run() refuses is rebuilt by recreate(). Zero rows that a kill may leave behind
+//          the last flushed row are not read.
+// Locks    While a RunFile is open, another process cannot read the file; this one can.
+// Errors   UserError naming the file: not HDF5, truncated, another schema, a missing table, column
+//          or order of rows. SystemError: I/O. Rows appended out of order break an invariant.
 #pragma once
 
 #include <cstdint>
@@ -23,13 +27,13 @@
 
 namespace varscale::records {
 
-// One optimiser step. Losses are nats per token, errors fractions in [0, 1], both over the whole batch.
+// One optimiser step. Losses are nats per token, errors fractions in [0, 1], over the whole batch.
 struct StepRow {
-  int64_t step;        // 1 after the first update
-  int64_t segment;     // how often the run had been started when this row was written, from 0
-  double images;       // seen so far, this step included
-  double tokens;       // images x tokens per image
-  double flops;        // training FLOPs so far by the file's flop_formula
+  int64_t step;     // 1 after the first update
+  int64_t segment;  // how often the run had been started when this row was written, from 0
+  double images;    // seen so far, this step included
+  double tokens;    // images x tokens per image
+  double flops;     // training FLOPs so far by the file's flop_formula
   double lr;
   double loss_mean, loss_tail;  // over all tokens; over the last scale
   double err_mean, err_tail;    // 1 - top-1 accuracy
@@ -63,11 +67,12 @@ struct RunTables {
   std::vector<ScaleRow> scales;
 };
 
-// An open run.h5 that rows are appended to. Keeps all rows in memory too (a run has at most some 1e6).
+// An open run.h5 that rows are appended to. Keeps all rows in memory too: a run has some 1e6.
 class RunFile {
  public:
+  // A new file without rows; one that is there already is replaced.
   static RunFile create(const std::filesystem::path& path, const Facts& facts);
-  // Replaces the file by `tables` (aside, fsync, rename) and opens it for appending: used on resume.
+  // Replaces the file by `tables` (aside, fsync, rename) and opens it for appending: for resuming.
   static RunFile recreate(const std::filesystem::path& path, RunTables tables);
   RunFile(RunFile&&) noexcept;
   RunFile& operator=(RunFile&&) noexcept;
@@ -87,7 +92,8 @@ class RunFile {
 };
 
 RunTables read_run(const std::filesystem::path& path);
-void write_run(const std::filesystem::path& path, const RunTables& tables);  // a complete file, atomic
+// A complete file: aside, fsync, rename.
+void write_run(const std::filesystem::path& path, const RunTables& tables);
 // steps.csv, eval.csv, scales.csv in `folder`; columns are the field names, 17 significant digits.
 void export_csv(const RunTables& tables, const std::filesystem::path& folder);
 

@@ -25,8 +25,7 @@ Handle open_dataset(const Handle& parent, const Path& path, const std::string& n
   if (H5Lexists(parent.get(), name.c_str(), H5P_DEFAULT) <= 0)
     throw UserError("{}: {} is missing; expected a token file", path.string(), name);
   Handle set(H5Dopen2(parent.get(), name.c_str(), H5P_DEFAULT), H5Dclose);
-  if (!set)
-    throw UserError("{}: {} cannot be opened: {}", path.string(), name, hdf5::reason());
+  if (!set) throw UserError("{}: {} cannot be opened: {}", path.string(), name, hdf5::reason());
   const Handle found_type(H5Dget_type(set.get()), H5Tclose);
   if (H5Tequal(found_type.get(), type) <= 0)
     throw UserError("{}: {} does not hold {}", path.string(), name, type_words);
@@ -244,9 +243,9 @@ void TokenFile::verify() const {
       throw UserError("{}: the label of row {} is {}; expected 0 to {}", from.path.string(), i,
                       label(i), info.classes - 1);
   }
-  const std::string found = token_layout::fingerprint(
-      info, from.quantizer, from.at(from.tokens), from.at(from.labels), from.at(from.split),
-      from.at(from.source_ids));
+  const std::string found =
+      token_layout::fingerprint(info, from.quantizer, from.at(from.tokens), from.at(from.labels),
+                                from.at(from.split), from.at(from.source_ids));
   if (found != from.fingerprint)
     throw UserError("{}: its contents have fingerprint {}, but it says {}; the file is damaged",
                     from.path.string(), found.substr(0, 16), from.fingerprint.substr(0, 16));

@@ -6,13 +6,17 @@
 //   TokenFile file(path);                                 // mapped read-only
 //   const uint16_t* tokens_L = file.row(i);
 //
-// Layout   /tokens u16 [row, L] contiguous; /labels i32 [row]; /split u8 [row] (0 train, 1 validation);
-//          /source_id i64 [row] (the image's number in the source listing); /quantizer/embedding f32
-//          [V, Cvae], /quantizer/phi_weight f32 [P, Cvae, Cvae, 3, 3], /quantizer/phi_bias f32 [P, Cvae]:
-//          all that training needs of the tokenizer. Attributes at the root: see TokenFileInfo.
-//          Train rows come first (image i, crop c at row i * crops + c), then one row a validation image.
-// Errors   UserError naming the file: not HDF5, not a token file, truncated (size of /tokens against the
-//          file), a token not below the vocabulary (checked by verify()), duplicate rows on writing.
+// Layout   /tokens u16 [row, L] contiguous; /labels i32 [row]; /split u8 [row] (0 train, 1
+//          validation); /source_id i64 [row] (the image's number in the source listing);
+//          /quantizer/embedding f32 [V, Cvae], /quantizer/phi_weight f32 [P, Cvae, Cvae, 3, 3],
+//          /quantizer/phi_bias f32 [P, Cvae]: all that training needs of the tokenizer (no phi
+//          arrays when P is 0). Attributes at the root: format, schema_version, fingerprint and
+//          the members of TokenFileInfo; the class names are /class_names.
+//          Train rows come first (image i, crop c at row i * crops + c), then one row a validation
+//          image.
+// Errors   UserError naming the file: not HDF5, not a token file, truncated (arrays against the
+//          file's size), a token not below the vocabulary (checked by verify()); on writing, a row
+//          written twice or a label that is no class.
 #pragma once
 
 #include <cstdint>
@@ -29,12 +33,12 @@ struct TokenFileInfo {
   int64_t classes = 0;
   std::vector<std::string> class_names;
   int64_t vocabulary = 0;
-  std::vector<int64_t> scales;          // sides
-  int64_t image_side = 0;               // pixels
-  std::string tokenizer_fingerprint;    // of the tokenizer's weights and configuration
-  std::string preprocessing;            // in words: resize, crop, range
-  std::string source_fingerprint;       // of the source listing
-  std::string tokenizer_path;           // for humans; not part of the identity
+  std::vector<int64_t> scales;        // sides
+  int64_t image_side = 0;             // pixels
+  std::string tokenizer_fingerprint;  // of the tokenizer's weights and configuration
+  std::string preprocessing;          // in words: resize, crop, range
+  std::string source_fingerprint;     // of the source listing
+  std::string tokenizer_path;         // for humans; not part of the identity
   int64_t tokens_per_image() const;
   int64_t rows() const { return train_images * crops + validation_images; }
 };
@@ -42,18 +46,20 @@ struct TokenFileInfo {
 // The quantiser's numbers, row-major.
 struct QuantizerWeights {
   int64_t vocabulary = 0, code_width = 0, phis = 0;
-  double phi_ratio = 0.5;           // phi(h) = (1 - ratio) h + ratio conv(h)
-  std::vector<float> embedding;     // [V, Cvae]
-  std::vector<float> phi_weight;    // [P, Cvae, Cvae, 3, 3]
-  std::vector<float> phi_bias;      // [P, Cvae]
+  double phi_ratio = 0.5;         // phi(h) = (1 - ratio) h + ratio conv(h)
+  std::vector<float> embedding;   // [V, Cvae]
+  std::vector<float> phi_weight;  // [P, Cvae, Cvae, 3, 3]
+  std::vector<float> phi_bias;    // [P, Cvae]
 };
 
 class TokenFileWriter {
  public:
-  TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info, const QuantizerWeights& quantizer);
+  TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info,
+                  const QuantizerWeights& quantizer);
   ~TokenFileWriter();
   void write_row(int64_t row, const uint16_t* tokens_L, int32_t label, int64_t source_id);
-  void commit();  // VARSCALE_CHECK that every row was written
+  // Every row must have been written. Reads the tokens once more for the fingerprint.
+  void commit();
 
  private:
   struct Impl;
@@ -73,10 +79,11 @@ class TokenFile {
   int64_t source_id(int64_t row) const;
   int64_t train_row(int64_t image, int64_t crop) const;
   int64_t validation_row(int64_t image) const;
-  // Enters a run's identity: the SHA-256 over tokens, labels and the identity part of the info, stored
-  // by commit(); reading it costs nothing.
+  // Enters a run's identity: the SHA-256 over the identity part of the info, the quantizer, tokens,
+  // labels, split and source ids, stored by commit(); reading it costs nothing.
   const std::string& fingerprint() const noexcept;
-  void verify() const;  // recomputes the fingerprint and checks every token; UserError on a difference
+  // Recomputes the fingerprint and checks every token and label; UserError on a difference.
+  void verify() const;
 
  private:
   struct Impl;

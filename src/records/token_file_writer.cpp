@@ -20,20 +20,21 @@ using Path = std::filesystem::path;
 
 namespace {
 
-// The raw data's place in the file; early allocation, or the offset would not be known before a write.
+// The raw data's place in the file; early allocation, or the offset would not be known before a
+// write.
 off_t create_contiguous(const Handle& parent, const Path& path, const char* name, hid_t type,
                         const std::vector<hsize_t>& shape, const void* data = nullptr,
                         hid_t memory_type = H5I_INVALID_HID) {
-  const Handle space(
-      H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose);
+  const Handle space(H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr),
+                     H5Sclose);
   const Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_layout(layout.get(), H5D_CONTIGUOUS);
   H5Pset_alloc_time(layout.get(), H5D_ALLOC_TIME_EARLY);
   H5Pset_fill_time(layout.get(), H5D_FILL_TIME_NEVER);  // every row is written, so no pass of zeros
   errno = 0;
-  const Handle set(H5Dcreate2(parent.get(), name, type, space.get(), H5P_DEFAULT, layout.get(),
-                              H5P_DEFAULT),
-                   H5Dclose);
+  const Handle set(
+      H5Dcreate2(parent.get(), name, type, space.get(), H5P_DEFAULT, layout.get(), H5P_DEFAULT),
+      H5Dclose);
   hdf5::require(static_cast<bool>(set), path, std::string("create /") + name);
   if (data != nullptr)
     hdf5::require(H5Dwrite(set.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0, path,
@@ -43,7 +44,8 @@ off_t create_contiguous(const Handle& parent, const Path& path, const char* name
   return static_cast<off_t>(offset);
 }
 
-void write_class_names(const Handle& file, const Path& path, const std::vector<std::string>& names) {
+void write_class_names(const Handle& file, const Path& path,
+                       const std::vector<std::string>& names) {
   if (names.empty()) return;
   std::vector<const char*> pointers;
   for (const std::string& name : names) pointers.push_back(name.c_str());
@@ -54,9 +56,9 @@ void write_class_names(const Handle& file, const Path& path, const std::vector<s
   const Handle set(H5Dcreate2(file.get(), "class_names", type.get(), space.get(), H5P_DEFAULT,
                               H5P_DEFAULT, H5P_DEFAULT),
                    H5Dclose);
-  hdf5::require(set && H5Dwrite(set.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                                pointers.data()) >= 0,
-                path, "write /class_names");
+  hdf5::require(
+      set && H5Dwrite(set.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()) >= 0,
+      path, "write /class_names");
 }
 
 void write_info(const Handle& file, const Path& path, const TokenFileInfo& info) {
@@ -81,7 +83,8 @@ void write_info(const Handle& file, const Path& path, const TokenFileInfo& info)
 
 void write_quantizer(const Handle& file, const Path& path, const QuantizerWeights& quantizer) {
   const auto v = static_cast<hsize_t>(quantizer.vocabulary);
-  const auto c = static_cast<hsize_t>(quantizer.code_width), p = static_cast<hsize_t>(quantizer.phis);
+  const auto c = static_cast<hsize_t>(quantizer.code_width),
+             p = static_cast<hsize_t>(quantizer.phis);
   const Handle group(H5Gcreate2(file.get(), "quantizer", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
                      H5Gclose);
   hdf5::require(static_cast<bool>(group), path, "create /quantizer");
@@ -204,9 +207,9 @@ void TokenFileWriter::commit() {
   std::string fingerprint;
   {
     const base::MappedFile mapped(to.file.temporary());
-    fingerprint = token_layout::fingerprint(to.info, to.quantizer, mapped.data() + to.tokens_at,
-                                            to.labels.data(), to.split.data(),
-                                            to.source_ids.data());
+    fingerprint =
+        token_layout::fingerprint(to.info, to.quantizer, mapped.data() + to.tokens_at,
+                                  to.labels.data(), to.split.data(), to.source_ids.data());
   }
   {
     const hdf5::QuietErrors quiet;

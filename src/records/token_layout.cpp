@@ -48,8 +48,9 @@ void check_quantizer_sizes(const std::string& where, const TokenFileInfo& info,
     throw UserError("{}: the quantizer has {} codes, but the vocabulary is {}", where, v,
                     info.vocabulary);
   if (c < 1 || c > 65536 || p < 0 || p > kLargestSide)
-    throw UserError("{}: the quantizer has code width {} and {} phis; expected 1 to 65536 and 0 to {}",
-                    where, c, p, kLargestSide);
+    throw UserError(
+        "{}: the quantizer has code width {} and {} phis; expected 1 to 65536 and 0 to {}", where,
+        c, p, kLargestSide);
 }
 
 std::string fingerprint(const TokenFileInfo& info, const QuantizerWeights& quantizer,

@@ -14,17 +14,17 @@ inline constexpr const char* kFormat = "varscale tokens";
 inline constexpr size_t kFingerprintDigits = 64;
 // Bounds far above any use that keep all products of sizes inside int64.
 inline constexpr int64_t kLargestVocabulary = 65536;  // tokens are 16 bits wide
-inline constexpr int64_t kLargestSide = 4096;
-inline constexpr int64_t kLargestCount = int64_t{1} << 40;
+inline constexpr int64_t kLargestSide = 1024;
+inline constexpr int64_t kLargestCount = int64_t{1} << 32;
 
-// UserError with `where` in front: counts, scales, vocabulary and quantiser sizes that fit together.
+// UserError with `where` in front, unless counts, scales and sizes are sound and fit together.
 void check_info(const std::string& where, const TokenFileInfo& info);
 void check_quantizer_sizes(const std::string& where, const TokenFileInfo& info,
                            const QuantizerWeights& quantizer);
 
-// The SHA-256 that fingerprint() returns, in file order: a text of the identity part of the info, the
-// quantiser's numbers, /tokens, /labels, /split and /source_id. Class names and the tokenizer's path are
-// for humans and stay out.
+// The SHA-256 that fingerprint() returns, in file order: a text of the identity part of the info,
+// the quantiser's numbers, /tokens, /labels, /split and /source_id. Class names and the tokenizer's
+// path are for humans and stay out.
 std::string fingerprint(const TokenFileInfo& info, const QuantizerWeights& quantizer,
                         const void* tokens, const void* labels, const void* split,
                         const void* source_ids);

@@ -10,9 +10,9 @@ namespace {
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Numbers that one block keeps per token: input and output of the first norm, its modulated form, q, k
-// and v, unit-norm q and k, the attention's output, its projection; input, output and modulated form of
-// the second norm; both hidden layers; the second linear's output.
+// Numbers that one block keeps per token: input and output of the first norm, its modulated form,
+// q, k and v, unit-norm q and k, the attention's output, its projection; input, output and
+// modulated form of the second norm; both hidden layers; the second linear's output.
 int64_t kept_per_token(const VarShape& shape) {
   return (shape.attn_l2_norm ? 14 : 12) * shape.width + 2 * shape.hidden();
 }

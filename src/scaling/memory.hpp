@@ -1,11 +1,11 @@
 // Bytes that training holds on one rank, term by term: what --plan prints and `auto` decides by.
 //
-//   MemoryEstimate bytes = estimate_memory(d16, {.micro_batch = 24, .precision = Precision::kBf16});
+//   MemoryEstimate bytes = estimate_memory(d16, {.micro_batch = 24, .shards = 8});
 //   base::format_bytes(bytes.total());
 //
 // An estimate of tensors: allocator slack, the bare process (356 MiB with libtorch on a CPU, a CUDA
-// context on a GPU), the loader's images and a tokenizer in memory come on top. Temporaries of single
-// operations are in `workspace` only as far as they are of a block's size.
+// context on a GPU), the loader's images and a tokenizer in memory come on top.
+//
 // Errors   UserError for a shape that makes no model, a micro-batch or a number of shards below 1.
 #pragma once
 
@@ -25,20 +25,24 @@ struct MemoryOptions {
   bool async_snapshot = false;  // a copy of weights and moments while a checkpoint is written
 };
 
-// N parameters, S shards, c bytes of the compute type (4 or 2), B images, L tokens, w width, h hidden
-// width, d depth, V vocabulary. "Unit" is one block, or the root: all that is outside the blocks.
+// N parameters, S shards, c bytes of the compute type (4 or 2), B images, L tokens, w width, h
+// hidden width, d depth, V vocabulary. "Unit" is one block, or the root: all that is outside the
+// blocks.
 struct MemoryEstimate {
-  int64_t weights = 0;         // 4 N / S, fp32
-  int64_t gradients = 0;       // 4 N / S, fp32; buckets are these bytes, not a copy
-  int64_t moments = 0;         // 8 N / S, fp32
-  int64_t compute_copies = 0;  // replicated: 2 N in bf16, none in fp32; sharded: c x (root + 2 blocks)
-  int64_t reduce_buffer = 0;   // sharded: 4 x the largest unit, its whole gradient before scattering
-  int64_t activations = 0;     // kept for backward: per token and block 14 w + 2 h numbers (12 w + 2 h
-                               // without unit-norm q and k), with recompute w and once a block's worth;
-                               // AdaLN's 6 w per image and block; outside the blocks 4 w + Cvae a token
-  int64_t logits = 0;          // B L V: in the compute type, their fp32 copy, and its gradient
-  int64_t workspace = 0;       // gradients inside one block: 6 w + 2 h numbers a token
-  int64_t snapshot = 0;        // 12 N / S when async_snapshot
+  int64_t weights = 0;    // 4 N / S, fp32
+  int64_t gradients = 0;  // 4 N / S, fp32; buckets are these bytes, not a copy
+  int64_t moments = 0;    // 8 N / S, fp32
+  // Replicated: 2 N in bf16, none in fp32. Sharded: c x (root + 2 blocks), gathered.
+  int64_t compute_copies = 0;
+  // Sharded: 4 x the largest unit, its whole gradient before scattering.
+  int64_t reduce_buffer = 0;
+  // Kept for backward: per token and block 14 w + 2 h numbers (12 w + 2 h without unit-norm q and
+  // k); with recompute w, and once a block's worth. AdaLN: 6 w per image and block. Outside the
+  // blocks 4 w + Cvae a token.
+  int64_t activations = 0;
+  int64_t logits = 0;     // B L V: in the compute type, their fp32 copy, and its gradient
+  int64_t workspace = 0;  // gradients inside one block: 6 w + 2 h numbers a token
+  int64_t snapshot = 0;   // 12 N / S when async_snapshot
   int64_t total() const {
     return weights + gradients + moments + compute_copies + reduce_buffer + activations + logits +
            workspace + snapshot;

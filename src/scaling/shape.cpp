@@ -12,7 +12,8 @@ namespace varscale::scaling {
 using base::UserError;
 
 ScaleList::ScaleList(std::vector<int64_t> sides) : sides_(std::move(sides)) {
-  if (sides_.empty()) throw UserError("the list of scales is empty; expected sides such as 1,2,3,4");
+  if (sides_.empty())
+    throw UserError("the list of scales is empty; expected sides such as 1,2,3,4");
   int64_t last = 0;
   begins_.push_back(0);
   for (const int64_t side : sides_) {
@@ -55,7 +56,8 @@ void VarShape::check() const {
   need(tokens.code_width >= 1, "the code width", tokens.code_width, "at least 1");
   need(tokens.scales.count() >= 1, "the number of scales", tokens.scales.count(), "at least 1");
   if (!(drop_path >= 0 && drop_path < 1))
-    throw UserError("the drop path rate of the model is {}; expected a number in [0, 1)", drop_path);
+    throw UserError("the drop path rate of the model is {}; expected a number in [0, 1)",
+                    drop_path);
 }
 
 double VarShape::drop_path_at(int64_t block) const {

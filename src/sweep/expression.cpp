@@ -27,13 +27,20 @@ struct Expression::Term {
   double evaluate(const Variables& variables) const {
     const auto part = [&](size_t i) { return parts[i]->evaluate(variables); };
     switch (kind) {
-      case Kind::kNumber: return number;
-      case Kind::kMinus: return -part(0);
-      case Kind::kAdd: return part(0) + part(1);
-      case Kind::kSubtract: return part(0) - part(1);
-      case Kind::kMultiply: return part(0) * part(1);
-      case Kind::kDivide: return part(0) / part(1);
-      case Kind::kPower: return std::pow(part(0), part(1));
+      case Kind::kNumber:
+        return number;
+      case Kind::kMinus:
+        return -part(0);
+      case Kind::kAdd:
+        return part(0) + part(1);
+      case Kind::kSubtract:
+        return part(0) - part(1);
+      case Kind::kMultiply:
+        return part(0) * part(1);
+      case Kind::kDivide:
+        return part(0) / part(1);
+      case Kind::kPower:
+        return std::pow(part(0), part(1));
       case Kind::kName: {
         const auto found = variables.find(name);
         if (found == variables.end()) {
@@ -44,7 +51,8 @@ struct Expression::Term {
         }
         return found->second;
       }
-      case Kind::kCall: break;
+      case Kind::kCall:
+        break;
     }
     double value = part(0);
     if (name == "sqrt") return std::sqrt(value);

@@ -41,8 +41,8 @@ RunConfig resolve(RunConfig config, const TokenFacts& tokens) {
   if (train.images == 0) {
     const double images = train.epochs * static_cast<double>(tokens.train_images);
     if (images > 1e15)
-      throw base::UserError("train.epochs is {:g}: {:.3g} images; expected at most 1e15", train.epochs,
-                            images);
+      throw base::UserError("train.epochs is {:g}: {:.3g} images; expected at most 1e15",
+                            train.epochs, images);
     train.images = std::max<int64_t>(1, std::llround(images));
   }
   train.epochs = static_cast<double>(train.images) / static_cast<double>(tokens.train_images);

@@ -3,16 +3,16 @@
 //   RunConfig run = resolve(config, tokens);        // no 0 or -1 that stands for a rule is left
 //   std::string id = run_id(run, tokens);           // "d12-s0-1f3a9c"
 //
-// The id hashes what changes the numbers: the settings marked Identity::kYes after resolve(), the token
-// file's fingerprint and kNumericsVersion. Ranks, mode, micro-batch, paths, logging and save cadence are
-// not in it; nor are rules, only what they give: "lr: 6e-3 / depth" at depth 3 is the run of "lr: 2e-3".
+// The id hashes what changes the numbers: the settings marked Identity::kYes after resolve(), the
+// token file's fingerprint and kNumericsVersion. Ranks, mode, micro-batch, paths, logging and save
+// cadence are not in it; nor are rules, only what they give: "lr: 6e-3 / depth" at depth 3 is the
+// run of "lr: 2e-3".
 //
 // Errors   UserError without a place, naming the key: sizes that make no model.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "records/token_file.hpp"

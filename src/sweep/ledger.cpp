@@ -42,8 +42,9 @@ bool is_there(const fs::path& path) {
 void refuse_other_name(const Sweep& sweep) {
   const auto owner = claimed_by(sweep.output);
   if (owner && *owner != sweep.name)
-    throw UserError("{}: this folder belongs to sweep {}, not {}; give another output:, or the old name",
-                    sweep.output.string(), *owner, sweep.name);
+    throw UserError(
+        "{}: this folder belongs to sweep {}, not {}; give another output:, or the old name",
+        sweep.output.string(), *owner, sweep.name);
 }
 
 // Takes the lock that says "a launch works here"; the kernel frees it however that launch ends.
@@ -76,7 +77,7 @@ void append_yaml(const ordered_json& json, int indent, std::string& text) {
   }
 }
 
-std::string config_yaml(const Run& run) {
+std::string config_yaml(const SweepRun& run) {
   std::string text = "# Every setting of this run as it is trained, derived values filled in.\n";
   ordered_json head;
   head["id"] = run.id;
@@ -99,11 +100,16 @@ std::optional<std::string> claimed_by(const fs::path& folder) {
 
 std::string_view word(RunState state) noexcept {
   switch (state) {
-    case RunState::kPlanned: return "planned";
-    case RunState::kRunning: return "running";
-    case RunState::kDone: return "done";
-    case RunState::kFailed: return "failed";
-    case RunState::kStopped: return "stopped";
+    case RunState::kPlanned:
+      return "planned";
+    case RunState::kRunning:
+      return "running";
+    case RunState::kDone:
+      return "done";
+    case RunState::kFailed:
+      return "failed";
+    case RunState::kStopped:
+      return "stopped";
   }
   return "planned";
 }
@@ -175,7 +181,7 @@ std::vector<std::string> Ledger::run_ids() const {
   return ids;
 }
 
-void Ledger::start(const Run& run) const {
+void Ledger::start(const SweepRun& run) const {
   const fs::path folder = run_folder(run.id);
   base::require_writable_folder(folder);
   const fs::path config = folder / "config.yaml";
@@ -184,8 +190,10 @@ void Ledger::start(const Run& run) const {
     const auto document = base::Document::load(config);
     const std::string identity = document.root().child("identity").as_string(faults, "");
     if (identity != identity_hash(run.config, run.tokens))
-      throw UserError("{}: this run was made with other settings than the sweep file gives it now; "
-                      "move its folder away", config.string());
+      throw UserError(
+          "{}: this run was made with other settings than the sweep file gives it now; "
+          "move its folder away",
+          config.string());
   } else {
     base::write_file_atomic(config, config_yaml(run));
   }
@@ -195,13 +203,13 @@ void Ledger::start(const Run& run) const {
   write_status(run.id, status);
 }
 
-void Ledger::note_step(const Run& run, int64_t step) const {
+void Ledger::note_step(const SweepRun& run, int64_t step) const {
   RunStatus status = this->status(run.id);
   status.step = step;
   write_status(run.id, status);
 }
 
-void Ledger::finish(const Run& run) const {
+void Ledger::finish(const SweepRun& run) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kDone;
   status.step = status.steps = steps_of(run.config);
@@ -209,14 +217,14 @@ void Ledger::finish(const Run& run) const {
   write_status(run.id, status);
 }
 
-void Ledger::stop(const Run& run, int64_t step) const {
+void Ledger::stop(const SweepRun& run, int64_t step) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kStopped;
   status.step = step;
   write_status(run.id, status);
 }
 
-void Ledger::fail(const Run& run, const std::string& reason) const {
+void Ledger::fail(const SweepRun& run, const std::string& reason) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kFailed;
   ++status.failures;

@@ -6,17 +6,18 @@
 //
 // Layout   <output>/plan.json, sweep.yaml (a copy of the user's file), runs/<id>/{config.yaml,
 //          status.json} and what the trainer writes there: run.h5, checkpoints/.
-// Order    status.json is replaced as a whole, so a reader sees one state or the next. A run that was
+// Order    status.json is replaced as a whole, so a reader sees one state or the next. A run that
+// was
 //          killed stays `running` there; the next launch resumes it.
-// Errors   UserError: the folder is not writable, belongs to a sweep of another name, or another launch
-//          works on it now; a run folder of other settings under the same id; a file of ours that is
-//          not readable as such.
+// Errors   UserError: the folder is not writable, belongs to a sweep of another name, or another
+// launch
+//          works on it now; a run folder of other settings under the same id; a file of ours that
+//          is not readable as such.
 #pragma once
-
-#include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -62,12 +63,13 @@ class Ledger {
   void write_status(const std::string& id, RunStatus status) const;
   std::vector<std::string> run_ids() const;  // folders under runs/, sorted
 
-  // The life of one run. start() makes the folder and config.yaml, or checks that they are of this run.
-  void start(const Run& run) const;
-  void note_step(const Run& run, int64_t step) const;
-  void finish(const Run& run) const;
-  void stop(const Run& run, int64_t step) const;
-  void fail(const Run& run, const std::string& reason) const;
+  // The life of one run. start() makes the folder and config.yaml, or checks that they are of this
+  // run.
+  void start(const SweepRun& run) const;
+  void note_step(const SweepRun& run, int64_t step) const;
+  void finish(const SweepRun& run) const;
+  void stop(const SweepRun& run, int64_t step) const;
+  void fail(const SweepRun& run, const std::string& reason) const;
 
  private:
   explicit Ledger(std::filesystem::path folder) : folder_(std::move(folder)) {}

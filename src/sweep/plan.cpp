@@ -20,7 +20,7 @@ double Plan::total_hours() const {
   return total;
 }
 
-PlanRow plan_run(const Run& run, const Throughput& throughput, int64_t ranks) {
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput, int64_t ranks) {
   const RunConfig& config = run.config;
   const scaling::VarShape shape = shape_of(config, run.tokens);
   PlanRow row;
@@ -37,7 +37,8 @@ PlanRow plan_run(const Run& run, const Throughput& throughput, int64_t ranks) {
 
   scaling::MemoryOptions options;
   const int64_t share = (config.train.batch + ranks - 1) / ranks;
-  options.micro_batch = config.train.micro_batch ? std::min(config.train.micro_batch, share) : share;
+  options.micro_batch =
+      config.train.micro_batch ? std::min(config.train.micro_batch, share) : share;
   options.precision =
       config.train.precision == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32;
   row.memory_bytes = scaling::estimate_memory(shape, options).total();
@@ -53,7 +54,7 @@ Plan make_plan(const Sweep& sweep, const Throughput& throughput, int64_t ranks) 
   plan.sweep = sweep.name;
   plan.device = throughput.device();
   plan.ranks = ranks;
-  for (const Run& run : sweep.runs) {
+  for (const SweepRun& run : sweep.runs) {
     plan.assumed_tokens |= run.tokens.assumed();
     plan.rows.push_back(plan_run(run, throughput, ranks));
   }
@@ -61,23 +62,27 @@ Plan make_plan(const Sweep& sweep, const Throughput& throughput, int64_t ranks) 
 }
 
 std::string plan_table(const Plan& plan) {
-  TextTable table({"id", "depth", "seed", "role", "parameters", "FLOPs", "images", "tokens", "passes",
-                   "steps", "memory/rank", "hours", "hours from"});
+  TextTable table({"id", "depth", "seed", "role", "parameters", "FLOPs", "images", "tokens",
+                   "passes", "steps", "memory/rank", "hours", "hours from"});
   for (const PlanRow& row : plan.rows)
     table.add({row.id, fmt::format("{}", row.depth), fmt::format("{}", row.seed), row.role,
-               base::format_count(static_cast<double>(row.parameters)), fmt::format("{:.3e}", row.flops),
-               fmt::format("{}", row.images), base::format_count(static_cast<double>(row.tokens)),
+               base::format_count(static_cast<double>(row.parameters)),
+               fmt::format("{:.3e}", row.flops), fmt::format("{}", row.images),
+               base::format_count(static_cast<double>(row.tokens)),
                fmt::format("{:.4g}", row.passes), fmt::format("{}", row.steps),
                base::format_bytes(static_cast<double>(row.memory_bytes)),
                fmt::format("{:.3g}", row.hours), row.hours_from});
-  std::string text = fmt::format("sweep {}: {} runs, {} rank{} on {}\n\n", plan.sweep,
-                                 plan.rows.size(), plan.ranks, plan.ranks == 1 ? "" : "s", plan.device);
+  std::string text =
+      fmt::format("sweep {}: {} runs, {} rank{} on {}\n\n", plan.sweep, plan.rows.size(),
+                  plan.ranks, plan.ranks == 1 ? "" : "s", plan.device);
   text += table.text();
   text += fmt::format("\ntotal: {:.3e} FLOPs, {:.3g} hours ({})\n", plan.total_flops(),
                       plan.total_hours(), base::format_duration(plan.total_hours() * 3600));
   if (plan.assumed_tokens)
-    text += "The token file does not exist yet: its geometry is the one under assume:, and ids that end "
-            "in -? will change.\n";
+    text +=
+        "The token file does not exist yet: its geometry is the one under assume:, and ids that "
+        "end "
+        "in -? will change.\n";
   return text;
 }
 

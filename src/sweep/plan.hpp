@@ -4,13 +4,12 @@
 //   fmt::print("{}", plan_table(plan));
 //   write_file_atomic(folder / "plan.json", plan_json(plan).dump(2));
 //
-// FLOPs and hours are those of the training steps; validation while training adds at most eval.max_cost.
-// Memory is the tensors of one rank, replicated mode (scaling/memory.hpp).
+// FLOPs and hours are those of the training steps; validation while training adds at most
+// eval.max_cost. Memory is the tensors of one rank, replicated mode (scaling/memory.hpp).
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -44,7 +43,7 @@ struct Plan {
   double total_hours() const;
 };
 
-PlanRow plan_run(const Run& run, const Throughput& throughput, int64_t ranks);
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput, int64_t ranks);
 Plan make_plan(const Sweep& sweep, const Throughput& throughput, int64_t ranks);
 std::string plan_table(const Plan& plan);
 nlohmann::ordered_json plan_json(const Plan& plan);

@@ -90,6 +90,7 @@ struct TrainConfig {
   double save_every_min = 10;
   int64_t keep = 2;
   int64_t threads = 0;        // 0: OMP_NUM_THREADS, or the cores
+  std::string device = "cpu";
 
   template <class Visitor>
   void visit(Visitor& v) {
@@ -103,6 +104,7 @@ struct TrainConfig {
     v.field("save_every_min", save_every_min, "minutes between checkpoints", Range<double>::positive(), Identity::kNo);
     v.field("keep", keep, "checkpoints kept", Range<int64_t>::at_least(1), Identity::kNo);
     v.field("threads", threads, "threads of one rank; 0: OMP_NUM_THREADS, or the cores", Range<int64_t>::at_least(0), Identity::kNo);
+    v.field("device", device, "where the model is", OneOf{"cpu", "cuda"}, Identity::kNo);
   }
 };
 

@@ -23,7 +23,7 @@ namespace {
 constexpr int64_t kMostRuns = 10000;
 
 // Settled before all others, in this order: what formulas may use.
-constexpr const char* kFirstKeys[] = {"model.depth", "model.width", "model.heads",
+constexpr const char* kFirstKeys[] = {"model.depth", "model.width",  "model.heads",
                                       "train.batch", "train.epochs", "train.images"};
 
 std::optional<std::string> nearest_setting(const std::string& word) {
@@ -41,11 +41,14 @@ class Assigner {
   using Wanted = std::function<bool(const std::string&)>;
   Assigner(const Settings& settings, const Variables& variables, Wanted wanted, Faults& faults,
            std::string prefix = {})
-      : settings_(settings), variables_(variables), wanted_(std::move(wanted)), faults_(faults),
+      : settings_(settings),
+        variables_(variables),
+        wanted_(std::move(wanted)),
+        faults_(faults),
         prefix_(std::move(prefix)) {}
 
   template <class T>
-    requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
   void field(const char* key, T& value, const char*, Range<T> range, Identity = Identity::kYes) {
     assign_number(key, value, range);
   }
@@ -72,10 +75,9 @@ class Assigner {
       return;
     }
     const auto near = base::nearest(read, names.names);
-    faults_.add(node->where(),
-                fmt::format("{} is '{}', expected one of {}{}", node->path(), read,
-                            fmt::join(names.names, ", "),
-                            near ? "; did you mean " + *near + "?" : ""));
+    faults_.add(node->where(), fmt::format("{} is '{}', expected one of {}{}", node->path(), read,
+                                           fmt::join(names.names, ", "),
+                                           near ? "; did you mean " + *near + "?" : ""));
   }
   template <class Struct>
   void section(const char* key, Struct& value, const char*) {
@@ -135,9 +137,9 @@ class Assigner {
       }
       return static_cast<T>(value);
     } catch (const UserError& error) {
-      faults_.add(node.where(), fmt::format("{} is '{}', expected {} or a formula: {}", node.path(),
-                                            node.scalar(), is_integer ? "an integer" : "a number",
-                                            error.what()));
+      faults_.add(node.where(),
+                  fmt::format("{} is '{}', expected {} or a formula: {}", node.path(),
+                              node.scalar(), is_integer ? "an integer" : "a number", error.what()));
       return std::nullopt;
     }
   }
@@ -173,7 +175,8 @@ class SweepReader {
     for (const auto& [place, used] : schedule_parts_)
       if (!used)
         faults_.add(place.first, fmt::format("unused key {}: the schedule.kind of its runs has no "
-                                             "such part", place.second));
+                                             "such part",
+                                             place.second));
     faults_.refuse_unread(document_);
     faults_.throw_if_any();
     return std::move(sweep_);
@@ -188,7 +191,8 @@ class SweepReader {
     if (!name.present()) {
       faults_.add(root.where(), "name is missing; expected a short name of the sweep");
     } else if (name.kind() == Node::Kind::kScalar &&
-               (sweep_.name.empty() || sweep_.name.find_first_not_of(kAllowed) != std::string::npos)) {
+               (sweep_.name.empty() ||
+                sweep_.name.find_first_not_of(kAllowed) != std::string::npos)) {
       faults_.add(name.where(), fmt::format("name is '{}', expected letters, digits, '.', '_', '-'",
                                             sweep_.name));
     }
@@ -216,8 +220,9 @@ class SweepReader {
 
   void read_runs(const Node& runs) {
     if (runs.kind() != Node::Kind::kList || runs.items().empty()) {
-      faults_.add(runs.where(), "runs is not a list of runs; expected as in\n  runs:\n"
-                                "    - {model.depth: [1, 2], train.seed: 0}");
+      faults_.add(runs.where(),
+                  "runs is not a list of runs; expected as in\n  runs:\n"
+                  "    - {model.depth: [1, 2], train.seed: 0}");
       runs.mark_read();
       return;
     }
@@ -315,12 +320,11 @@ class SweepReader {
 
   void finish_run(RunConfig config, const TokenFacts& tokens, const Settings& settings,
                   const std::string& where) {
-    Run run{{}, where, {}, tokens};
+    SweepRun run{{}, where, {}, tokens};
     try {
       run.config = resolve(std::move(config), tokens);
     } catch (const UserError& error) {
-      const std::string place =
-          settings.where("model.heads", settings.where("model.width", where));
+      const std::string place = settings.where("model.heads", settings.where("model.width", where));
       faults_.add(place, error.what());
       return;
     }
@@ -329,9 +333,9 @@ class SweepReader {
     const auto [first, is_new] = ids_.emplace(run.id, std::pair(hash, where));
     if (!is_new) {
       const bool same = first->second.first == hash;
-      faults_.add(where, fmt::format("run {} is asked for twice{}, first at {}; remove one of them",
-                                     run.id, same ? "" : " (two runs with one short id)",
-                                     first->second.second));
+      faults_.add(
+          where, fmt::format("run {} is asked for twice{}, first at {}; remove one of them", run.id,
+                             same ? "" : " (two runs with one short id)", first->second.second));
       return;
     }
     sweep_.runs.push_back(std::move(run));
@@ -342,7 +346,8 @@ class SweepReader {
                               const std::string& where) {
     const std::string place = settings.where("tokens", where);
     if (config.tokens.empty()) {
-      faults_.add(place, "tokens is not set; expected the path of a file made by var_data tokenize");
+      faults_.add(place,
+                  "tokens is not set; expected the path of a file made by var_data tokenize");
       return nullptr;
     }
     auto found = tokens_.find(config.tokens);
@@ -354,7 +359,8 @@ class SweepReader {
         if (!facts && !(has_assumption_ && purpose_ == Purpose::kPlan))
           faults_.add(place, fmt::format("token file {} does not exist; make it with var_data "
                                          "tokenize, or state its geometry under assume: to plan "
-                                         "without it", config.tokens));
+                                         "without it",
+                                         config.tokens));
       } catch (const UserError& error) {
         faults_.add(place, error.what());
       }
@@ -382,7 +388,7 @@ class SweepReader {
   bool has_assumption_ = false;
   std::optional<TokenFacts> assumed_;
   std::map<std::string, std::optional<TokenFacts>> tokens_;
-  std::map<std::string, std::pair<std::string, std::string>> ids_;  // id: identity hash, place
+  std::map<std::string, std::pair<std::string, std::string>> ids_;      // id: identity hash, place
   std::map<std::pair<std::string, std::string>, bool> schedule_parts_;  // where, path: is used
   int64_t expanded_ = 0;
 };
@@ -399,7 +405,8 @@ Settings Settings::flatten(const Node& node, Faults& faults) {
   if (node.kind() == Node::Kind::kMap) {
     settings.add(node, "", faults);
   } else if (node.present() && node.kind() != Node::Kind::kNull) {
-    faults.add(node.where(), fmt::format("{} is not a map, expected settings of a run", node.path()));
+    faults.add(node.where(),
+               fmt::format("{} is not a map, expected settings of a run", node.path()));
     node.mark_read();
   }
   return settings;
@@ -420,7 +427,8 @@ void Settings::add(const Node& node, const std::string& prefix, Faults& faults) 
       else
         faults.add(child.where(), fmt::format("key {} is given twice, first at {}", child.path(),
                                               first->second.where()));
-    } else if (child.kind() == Node::Kind::kMap && std::ranges::any_of(setting_keys(), is_section)) {
+    } else if (child.kind() == Node::Kind::kMap &&
+               std::ranges::any_of(setting_keys(), is_section)) {
       add(child, key + ".", faults);
     } else {
       if (std::ranges::any_of(setting_keys(), is_section)) {

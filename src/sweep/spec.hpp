@@ -11,14 +11,15 @@
 //   assume: {images: 1281167, ...}     # stands in for a missing token file, for --plan only
 //
 //   Sweep sweep = load_sweep("sweeps/depth.yaml", overrides, Purpose::kTrain, open_tokens);
-//   for (const Run& run : sweep.runs) train(run.config, run.id);
+//   for (const SweepRun& run : sweep.runs) train(run.config, run.id);
 //
-// Formulas may use depth, width, heads, batch and images (the budget). These five are settled in this
-// order, so a formula for one of them may use only those before it.
+// Formulas may use depth, width, heads, batch and images (the budget). These five are settled in
+// this order, so a formula for one of them may use only those before it.
 //
-// Errors   UserError with every fault of the file, one a line, each with file:line: unknown, misspelt,
-//          unused, duplicated or mistyped keys, values out of range, shapes that make no model, token
-//          files that cannot be used, two entries that ask for the same run.
+// Errors   UserError with every fault of the file, one a line, each with file:line: unknown,
+// misspelt,
+//          unused, duplicated or mistyped keys, values out of range, shapes that make no model,
+//          token files that cannot be used, two entries that ask for the same run.
 #pragma once
 
 #include <filesystem>
@@ -34,7 +35,7 @@
 
 namespace varscale::sweep {
 
-struct Run {
+struct SweepRun {
   std::string id;
   std::string where;  // the entry of `runs` that asks for it: "sweeps/depth.yaml:14"
   RunConfig config;   // resolved
@@ -44,8 +45,8 @@ struct Run {
 struct Sweep {
   std::string name;
   std::filesystem::path output;
-  std::string text;        // the file as it stood, with the overrides as comments
-  std::vector<Run> runs;  // in the order of the file
+  std::string text;            // the file as it stood, with the overrides as comments
+  std::vector<SweepRun> runs;  // in the order of the file
 };
 
 // What a token file says, or nothing where it does not exist. UserError: it cannot be used.
@@ -61,7 +62,8 @@ Sweep read_sweep(const base::Document& document, Purpose purpose,
 
 // The geometry of a data set whose token file does not exist yet.
 struct AssumedTokens {
-  int64_t images = 1281167, validation = 50000, crops = 1, classes = 1000, vocabulary = 4096, code_width = 32;
+  int64_t images = 1281167, validation = 50000, crops = 1, classes = 1000, vocabulary = 4096,
+          code_width = 32;
   std::vector<int64_t> scales = {1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
 
   template <class Visitor>
@@ -84,7 +86,9 @@ class Settings {
   static Settings flatten(const base::Node& node, base::Faults& faults);
 
   const base::Node* find(const std::string& key) const;
-  void put(const std::string& key, base::Node node) { nodes_.insert_or_assign(key, std::move(node)); }
+  void put(const std::string& key, base::Node node) {
+    nodes_.insert_or_assign(key, std::move(node));
+  }
   void erase(const std::string& key) { nodes_.erase(key); }
   const std::vector<std::string>& order() const noexcept { return order_; }
   std::string where(const std::string& key, const std::string& otherwise) const;

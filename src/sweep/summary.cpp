@@ -49,7 +49,7 @@ void add_results(const Ledger& ledger, RunState state, SummaryRow& row) {
     row.err_tail = last.err_tail;
   }
   if (!row.depth) row.depth = fact<int64_t>(*tables, "depth");
-  if (!row.parameters) row.parameters = fact<int64_t>(*tables, "n_total");
+  if (!row.parameters) row.parameters = fact<int64_t>(*tables, "params_total");
   if (!row.images) row.images = fact<int64_t>(*tables, "budget_images");
   if (!row.seed)
     if (const auto seed = fact<int64_t>(*tables, "seed")) row.seed = static_cast<uint64_t>(*seed);
@@ -59,7 +59,7 @@ void add_results(const Ledger& ledger, RunState state, SummaryRow& row) {
 
 std::vector<MeasuredRate> measured_rates(const Sweep& sweep, const Ledger& ledger) {
   std::vector<MeasuredRate> rates;
-  for (const Run& run : sweep.runs) {
+  for (const SweepRun& run : sweep.runs) {
     if (run.tokens.assumed() || ledger.status(run.id).state != RunState::kDone) continue;
     const auto tables = rows_of(ledger, run.id);
     if (!tables) continue;
@@ -73,7 +73,7 @@ std::vector<MeasuredRate> measured_rates(const Sweep& sweep, const Ledger& ledge
 std::vector<SummaryRow> summarise(const Sweep& sweep, const Ledger& ledger) {
   std::vector<SummaryRow> rows;
   std::set<std::string> known;
-  for (const Run& run : sweep.runs) {
+  for (const SweepRun& run : sweep.runs) {
     known.insert(run.id);
     const RunStatus status = ledger.status(run.id);
     SummaryRow row;
@@ -109,8 +109,8 @@ std::string summary_table(const std::string& name, const std::vector<SummaryRow>
   const auto number = [](const auto& value, const char* format = "{}") {
     return value ? fmt::format(fmt::runtime(format), *value) : std::string("-");
   };
-  TextTable table({"id", "depth", "seed", "role", "N", "images", "val loss", "last scale", "val err",
-                   "last err", "steps", "state", ""});
+  TextTable table({"id", "depth", "seed", "role", "N", "images", "val loss", "last scale",
+                   "val err", "last err", "steps", "state", ""});
   int64_t done = 0, in_file = 0;
   for (const SummaryRow& row : rows) {
     done += row.state == "done";
@@ -125,7 +125,9 @@ std::string summary_table(const std::string& name, const std::vector<SummaryRow>
 }
 
 ordered_json summary_json(const std::string& name, const std::vector<SummaryRow>& rows) {
-  const auto value_of = [](const auto& value) { return value ? ordered_json(*value) : ordered_json(); };
+  const auto value_of = [](const auto& value) {
+    return value ? ordered_json(*value) : ordered_json();
+  };
   ordered_json json;
   json["sweep"] = name;
   json["runs"] = ordered_json::array();

@@ -4,11 +4,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <cmath>
 #include <ctime>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/error.hpp"
@@ -20,7 +19,8 @@ using base::UserError;
 
 namespace {
 
-// Dense peaks of the makers' data sheets, without sparsity, in FLOP/s; fp32 outside the tensor cores.
+// Dense peaks of the makers' data sheets, without sparsity, in FLOP/s; fp32 outside the tensor
+// cores.
 struct Device {
   const char* name;
   double bf16_peak, fp32_peak;
@@ -68,15 +68,18 @@ Rate Throughput::rate(int64_t depth, const std::string& precision) const {
     if (!below && !above) continue;
     if (!below || !above || below->depth == above->depth)
       return {(below ? below : above)->flops_per_s, source.name};
-    const double share = std::log(static_cast<double>(depth) / static_cast<double>(below->depth)) /
-                         std::log(static_cast<double>(above->depth) / static_cast<double>(below->depth));
+    const double share =
+        std::log(static_cast<double>(depth) / static_cast<double>(below->depth)) /
+        std::log(static_cast<double>(above->depth) / static_cast<double>(below->depth));
     return {below->flops_per_s + share * (above->flops_per_s - below->flops_per_s), source.name};
   }
   if (const Device* device = find_device(device_)) {
     const double peak = precision == "bf16" ? device->bf16_peak : device->fp32_peak;
-    return {kAssumedMfu * peak, fmt::format("{} {} peak x {} assumed", device_, precision, kAssumedMfu)};
+    return {kAssumedMfu * peak,
+            fmt::format("{} {} peak x {} assumed", device_, precision, kAssumedMfu)};
   }
-  return {kCpuFlopsPerCore, fmt::format("cpu at {:g} GFLOP/s a rank assumed", kCpuFlopsPerCore / 1e9)};
+  return {kCpuFlopsPerCore,
+          fmt::format("cpu at {:g} GFLOP/s a rank assumed", kCpuFlopsPerCore / 1e9)};
 }
 
 double measured_flops_per_s(const records::RunTables& tables) {
@@ -105,8 +108,10 @@ std::vector<MeasuredRate> read_calibration(const std::filesystem::path& path) {
                        point.at("flops_per_s_per_rank").get<double>()});
     return rates;
   } catch (const nlohmann::json::exception& problem) {
-    throw UserError("{}: not a calibration written by var_sweep --calibrate ({}); remove it or "
-                    "calibrate again", path.string(), problem.what());
+    throw UserError(
+        "{}: not a calibration written by var_sweep --calibrate ({}); remove it or "
+        "calibrate again",
+        path.string(), problem.what());
   }
 }
 

@@ -5,10 +5,10 @@
 //   throughput.add_measured("calibration", read_calibration(calibration_path("h200")));
 //   Rate rate = throughput.rate(16, "bf16");   // rate.flops_per_s, rate.source
 //
-// A source answers for the precision that it measured; between its depths the rate is interpolated over
-// log depth, beyond them it is that of the nearest. Without a measurement the device table answers:
-// peak x an assumed share of it. Ranks are taken to add up.
-// Errors   UserError: a device that is not in the table (with the known ones), a calibration file that
+// A source answers for the precision that it measured; between its depths the rate is interpolated
+// over log depth, beyond them it is that of the nearest. Without a measurement the device table
+// answers: peak x an assumed share of it. Ranks are taken to add up. Errors   UserError: a device
+// that is not in the table (with the known ones), a calibration file that
 //          is not one.
 #pragma once
 
@@ -21,8 +21,8 @@
 
 namespace varscale::sweep {
 
-inline constexpr double kAssumedMfu = 0.35;            // model FLOP/s over the device's peak
-inline constexpr double kCpuFlopsPerCore = 40e9;       // sustained; a rank is taken to have one core
+inline constexpr double kAssumedMfu = 0.35;       // model FLOP/s over the device's peak
+inline constexpr double kCpuFlopsPerCore = 40e9;  // sustained; a rank is taken to have one core
 
 struct Rate {
   double flops_per_s = 0;  // one rank, by the exact FLOP formula
@@ -54,10 +54,12 @@ class Throughput {
 
 std::vector<std::string> known_devices();
 
-// FLOPs of a step over the median step time: the first steps and the saves do not count. 0: no rows.
+// FLOPs of a step over the median step time: the first steps and the saves do not count. 0: no
+// rows.
 double measured_flops_per_s(const records::RunTables& tables);
 
-std::filesystem::path calibration_path(std::string_view device);  // results/calibration-<device>.json
+std::filesystem::path calibration_path(
+    std::string_view device);  // results/calibration-<device>.json
 std::vector<MeasuredRate> read_calibration(const std::filesystem::path& path);  // absent: empty
 void write_calibration(const std::filesystem::path& path, std::string_view device,
                        const std::vector<MeasuredRate>& rates);

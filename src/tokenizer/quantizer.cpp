@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "nn/functional.hpp"
 
 namespace varscale::tokenizer {
 
@@ -116,8 +117,7 @@ Tensor Quantizer::residual_codes(int64_t k, const Tensor& rest_BCHW) const {
 
 Tensor Quantizer::nearest(const Tensor& z_NC) const {
   const Tensor e_VC = embedding_VC().detach();
-  auto unit = [](const Tensor& x) { return x / x.norm(2, {1}, true).clamp_min(1e-12); };
-  if (config_.unit_norm) return at::argmax(at::mm(unit(z_NC), unit(e_VC).t()), 1);
+  if (config_.unit_norm) return at::argmax(at::mm(nn::unit_norm(z_NC), nn::unit_norm(e_VC).t()), 1);
   // |z - e|^2 without |z|^2, which is the same for all codes.
   return at::argmin(at::addmm(e_VC.square().sum(1), z_NC, e_VC.t(), 1, -2), 1);
 }
@@ -146,7 +146,8 @@ Tensor Quantizer::contribution(int64_t k, const Tensor& tokens_or_codes) const {
                  "map of scale {} has shape [{}], expected {} places", k,
                  fmt::join(tokens_or_codes.sizes(), ", "), side * side);
   const Tensor h_BNC = tokens ? at::embedding(embedding_VC(), tokens_or_codes) : tokens_or_codes;
-  Tensor h_BChw = h_BNC.transpose(1, 2).reshape({batch, config_.code_width, side, side});
+  // Contiguous: as a mere view it would be channels-last, and so would be all that follows, decoder included.
+  Tensor h_BChw = h_BNC.transpose(1, 2).contiguous().view({batch, config_.code_width, side, side});
   if (k + 1 < config_.scales.count()) {
     h_BChw = at::upsample_bicubic2d(h_BChw, {last, last}, /*align_corners=*/false);
   }

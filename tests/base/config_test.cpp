@@ -261,9 +261,9 @@ TEST(Document, RefusesDuplicateKeysWithBothLines) {
 
 TEST(Document, RefusesWhatIsNotOneYamlDocument) {
   const std::vector<Faulty> table = {
-      {"a: 1\nb: [1, 2\n", "a.yaml:3: not valid YAML: "},
+      {"a: 1\nb: [1, 2\n", "a.yaml:2: not valid YAML: "},
       {"a: 1\n  b: 2\n", "a.yaml:2: not valid YAML: "},
-      {"a: {b: 1\n", "a.yaml:2: not valid YAML: "},
+      {"a: {b: 1\n", "a.yaml:1: not valid YAML: "},
       {"a: *missing\n", "a.yaml:1: not valid YAML: "},
       {"a: 'open\n", "not valid YAML: "},
       {"a: 'open\nb: 3\n", "not valid YAML: "},
@@ -285,7 +285,7 @@ TEST(Document, RefusesAliasesThatMultiplyWithoutEnd) {
     text +=
         fmt::format("a{0}: &a{0} [{1}, {1}, {1}, {1}, {1}, {1}, {1}, {1}, {1}, {1}]\n", i, below);
   }
-  EXPECT_THAT(message_of<UserError>([&] { read(text); }), HasSubstr("more than 1000000 values"));
+  EXPECT_THAT(message_of<UserError>([&] { read(text); }), HasSubstr("more than 100000 values"));
 }
 
 TEST(Document, ReadsAliasesAsCopies) {

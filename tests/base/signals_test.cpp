@@ -27,17 +27,17 @@ TEST(StopSignals, KeepsTheFirstSignal) {
   EXPECT_EQ(stop.signal_number(), SIGUSR1);
 }
 
-int g_seen = 0;
+int handled_by_previous = 0;
 
 TEST(StopSignals, RestoresThePreviousHandlers) {
-  auto* before = std::signal(SIGUSR1, [](int) { ++g_seen; });
+  auto* before = std::signal(SIGUSR1, [](int) { ++handled_by_previous; });
   {
     const StopSignals stop;
     std::raise(SIGUSR1);
-    EXPECT_EQ(g_seen, 0);
+    EXPECT_EQ(handled_by_previous, 0);
   }
   std::raise(SIGUSR1);
-  EXPECT_EQ(g_seen, 1);
+  EXPECT_EQ(handled_by_previous, 1);
   std::signal(SIGUSR1, before);
 }
 

@@ -21,7 +21,8 @@ const std::vector<double> kFiveSizes = {75e3, 593e3, 2.00e6, 4.73e6, 9.24e6};
 constexpr double kNoiseSd = 0.003;
 
 // `seeds` runs at the first `repeated` sizes, one at the others.
-std::vector<Observation> sweep(uint64_t seed, const std::vector<double>& sizes, int seeds, size_t repeated) {
+std::vector<Observation> sweep(uint64_t seed, const std::vector<double>& sizes, int seeds,
+                               size_t repeated) {
   const base::RandomStream random(seed, "synthetic sweep");
   std::vector<Observation> points;
   for (size_t k = 0; k < sizes.size(); ++k)
@@ -31,7 +32,8 @@ std::vector<Observation> sweep(uint64_t seed, const std::vector<double>& sizes, 
 }
 
 TEST(SeedNoise, IsPooledOverTheSizesThatHaveRepeats) {
-  const std::vector<Observation> points = {{1, 5.0}, {1, 5.2}, {2, 4.0}, {2, 4.1}, {2, 4.2}, {3, 3.0}};
+  const std::vector<Observation> points = {{1, 5.0}, {1, 5.2}, {2, 4.0},
+                                           {2, 4.1}, {2, 4.2}, {3, 3.0}};
   const auto noise = seed_noise(points);
   ASSERT_TRUE(noise);
   EXPECT_EQ(noise->degrees_of_freedom, 3);
@@ -108,7 +110,8 @@ TEST(Bootstrap, IsAsWideAsStudentsTWhenTheNoiseIsKnownFromFewSeeds) {
   const double t_90_at_2 = 2.91999;
   const Interval interval = bootstrap.new_runs_at(x, 1, fit.law);
   // 8,000 resamples: the 5 % quantile of t with 2 degrees has a relative error of about 2 %; 8 % is 4 sd.
-  EXPECT_NEAR((interval.high - interval.low) / (2 * t_90_at_2 * std::sqrt(1 + h) * noise.sd), 1, 0.08);
+  EXPECT_NEAR((interval.high - interval.low) / (2 * t_90_at_2 * std::sqrt(1 + h) * noise.sd), 1,
+              0.08);
 }
 
 // Share of synthetic sweeps whose 90 % intervals hold the truth. 40 repetitions have a standard error of

@@ -58,7 +58,8 @@ TEST(PowerLaw, WithEGivenAsZeroInLogSpaceIsTheStraightLineOfLogarithms) {
   const std::vector<Observation> points = {{1, 8.1}, {2, 6.9}, {4, 6.2}, {8, 5.3}, {16, 4.9}};
   double sx = 0, sy = 0, sxx = 0, sxy = 0;
   for (const auto& [x, y] : points) {
-    sx += std::log(x), sy += std::log(y), sxx += std::log(x) * std::log(x), sxy += std::log(x) * std::log(y);
+    sx += std::log(x), sy += std::log(y), sxx += std::log(x) * std::log(x),
+        sxy += std::log(x) * std::log(y);
   }
   const double n = static_cast<double>(points.size());
   const double slope = (n * sxy - sx * sy) / (n * sxx - sx * sx);
@@ -102,23 +103,28 @@ TEST(PowerLaw, FitHasNoLowerNeighbour) {
 
 TEST(PowerLaw, NamesTheBoundItLiesOn) {
   // Rising values: no decay to find. A plain power law: nothing left for E.
-  EXPECT_EQ(fit_power_law(std::vector<Observation>{{1, 1}, {2, 1.1}, {3, 1.3}}, EFree{}).bound, "B = 0");
+  EXPECT_EQ(fit_power_law(std::vector<Observation>{{1, 1}, {2, 1.1}, {3, 1.3}}, EFree{}).bound,
+            "B = 0");
   const std::vector<Observation> steeper = {{1, 100}, {10, 10}, {100, 0.5}};
   EXPECT_EQ(fit_power_law(steeper, EFree{}, Space::kLog).bound, "E = 0");
 }
 
 TEST(PowerLaw, RefusesFewerSizesThanConstantsAndNamesThem) {
   const std::vector<Observation> two = {{75e3, 4.5}, {75e3, 4.51}, {593e3, 4.4}};
-  EXPECT_THAT([&] { fit_power_law(two, EFree{}); },
-              ThrowsMessage<base::UserError>(testing::AllOf(
-                  HasSubstr("needs as many distinct sizes"), HasSubstr("75000, 593000"), HasSubstr("3"))));
+  EXPECT_THAT(
+      [&] { fit_power_law(two, EFree{}); },
+      ThrowsMessage<base::UserError>(testing::AllOf(HasSubstr("needs as many distinct sizes"),
+                                                    HasSubstr("75000, 593000"), HasSubstr("3"))));
   EXPECT_NO_THROW(fit_power_law(two, EGiven{0, ""}));
 }
 
 TEST(PowerLaw, RefusesAnEThatIsNotBelowTheSmallestLoss) {
   const std::vector<Observation> points = {{1, 4.5}, {2, 4.4}, {3, 4.35}};
-  EXPECT_THAT([&] { fit_power_law(points, EGiven{4.35, "a guess"}); },
-              ThrowsMessage<base::UserError>(HasSubstr("4.35")));
+  EXPECT_THAT(
+      [&] {
+        fit_power_law(points, EGiven{4.35, "a guess"});
+      },
+      ThrowsMessage<base::UserError>(HasSubstr("4.35")));
 }
 
 TEST(PowerLaw, RefusesValuesThatAreNotNumbers) {
@@ -167,10 +173,12 @@ TEST(LogHuber, EqualsLeastSquaresOfLogarithmsWhereAllResidualsAreSmall) {
 
 TEST(LogHuber, IsLessMovedByAnOutlier) {
   const PowerLaw law{4.217, 2.32, 0.185};
-  std::vector<Observation> points = on_law(law, {75e3, 300e3, 593e3, 1e6, 2e6, 3e6, 4.73e6, 9.24e6, 16e6});
+  std::vector<Observation> points =
+      on_law(law, {75e3, 300e3, 593e3, 1e6, 2e6, 3e6, 4.73e6, 9.24e6, 16e6});
   points[4].y += 0.05;
   const double huber = std::abs(fit_log_huber(points, EFree{}).law.alpha - law.alpha);
-  const double squares = std::abs(fit_power_law(points, EFree{}, Space::kLog).law.alpha - law.alpha);
+  const double squares =
+      std::abs(fit_power_law(points, EFree{}, Space::kLog).law.alpha - law.alpha);
   EXPECT_LT(huber, 0.25 * squares);
 }
 

@@ -19,7 +19,9 @@ using testing::ThrowsMessage;
 const ScaleList kScales256({1, 2, 3, 4, 5, 6, 8, 10, 13, 16});
 const ScaleList kScales512({1, 2, 3, 4, 6, 9, 13, 18, 24, 32});
 
-VarShape shape_256(int64_t depth) { return VarShape::from_depth(depth, {4096, 32, kScales256}, 1000); }
+VarShape shape_256(int64_t depth) {
+  return VarShape::from_depth(depth, {4096, 32, kScales256}, 1000);
+}
 VarShape shape_d36() { return VarShape::from_depth(36, {4096, 32, kScales512}, 1000, true); }
 
 TEST(CountParameters, EqualsThePublicModels) {
@@ -85,8 +87,9 @@ TEST(CountParameters, RulesSplitTheTotalAndKeepTheirNames) {
   EXPECT_EQ(count.by_rule("n_blocks"), count.blocks());
   EXPECT_EQ(count.by_rule("n_blocks_no_adaln"), count.blocks() - count.adaln);
   EXPECT_EQ(count.by_rule("n_paper_rule"), count.paper_rule);
-  EXPECT_THAT([&] { count.by_rule("n_all"); },
-              ThrowsMessage<base::UserError>(HasSubstr("'n_all' is not known; expected one of n_total,")));
+  EXPECT_THAT(
+      [&] { count.by_rule("n_all"); },
+      ThrowsMessage<base::UserError>(HasSubstr("'n_all' is not known; expected one of n_total,")));
 }
 
 TEST(CountParameters, FollowsEverySettingOfTheShape) {
@@ -97,7 +100,8 @@ TEST(CountParameters, FollowsEverySettingOfTheShape) {
   shape.attn_l2_norm = false;
   ParameterCount count = count_parameters(shape);
   EXPECT_EQ(count.class_embedding, 6 * 12);
-  EXPECT_EQ(count.positions, 4 * 12 + 13 * 12 + 2 * 12);  // the start has a position per first-map token
+  EXPECT_EQ(count.positions,
+            4 * 12 + 13 * 12 + 2 * 12);  // the start has a position per first-map token
   EXPECT_EQ(count.word_embedding, 2 * 12 + 12);
   EXPECT_EQ(count.attention, 2 * (36 * 12 + 12 + 12 + 12 * 12 + 12));
   EXPECT_EQ(count.feed_forward, 2 * (24 * 12 + 24 + 12 * 24 + 12));
@@ -111,8 +115,8 @@ TEST(CountParameters, FollowsEverySettingOfTheShape) {
   EXPECT_EQ(count_parameters(shape).adaln, 72 * 12 + 72 + 2 * 72);
 }
 
-// The table of the paper's schedule at 256 px, as printed: N in M, forward GFLOP an image, attention's
-// share in %, 6 N 680 / (3 forward).
+// The table of the paper's schedule at 256 px, as printed: N in M, forward GFLOP an image,
+// attention's share in %, 6 N 680 / (3 forward).
 struct PrintedRow {
   int64_t depth;
   const char *parameters_m, *forward_gflop, *attention_percent, *six_nd_ratio;
@@ -147,14 +151,17 @@ TEST(CountForward, ReproducesTheTableOfThePapersModels) {
 }
 
 TEST(CountForward, AttentionShareAt512AndTheMasksDensity) {
-  // L = 2240: d16 18.9 %, d30 11.2 %; the mask keeps 61.9 % of the square at 256 px, 65.2 % at 512 px.
+  // L = 2240: d16 18.9 %, d30 11.2 %; the mask keeps 61.9 % of the square at 256 px, 65.2 % at 512
+  // px.
   const auto share = [](int64_t depth) {
-    return 100 * count_forward(VarShape::from_depth(depth, {4096, 32, kScales512}, 1000)).attention_share();
+    return 100 * count_forward(VarShape::from_depth(depth, {4096, 32, kScales512}, 1000))
+                     .attention_share();
   };
   EXPECT_EQ(fmt::format("{:.1f} {:.1f}", share(16), share(30)), "18.9 11.2");
   EXPECT_EQ(attention_pairs(kScales256), 286'434);  // of 680^2 = 462,400
-  EXPECT_EQ(fmt::format("{:.3f}", static_cast<double>(attention_pairs(kScales512)) / (2240. * 2240.)),
-            "0.652");
+  EXPECT_EQ(
+      fmt::format("{:.3f}", static_cast<double>(attention_pairs(kScales512)) / (2240. * 2240.)),
+      "0.652");
 }
 
 TEST(CountForward, PairsEqualTheMaskCountedEntryByEntry) {
@@ -172,13 +179,14 @@ TEST(CountForward, PairsEqualTheMaskCountedEntryByEntry) {
 }
 
 TEST(CountForward, ScalesAndAdaLNSumToEveryMatrixProductOfTheModel) {
-  // The same work listed by product instead of by scale; shapes chosen so that no two terms are equal.
+  // The same work listed by product instead of by scale; shapes chosen so that no two terms are
+  // equal.
   VarShape shape;
   shape.depth = 3, shape.width = 20, shape.heads = 5, shape.mlp_ratio = 3, shape.classes = 4;
   shape.tokens = {11, 6, ScaleList({1, 2, 4})};
   const double w = 20, tokens = 21, d = 3;
-  const double products = tokens * (3 * w * w + w * w + 2 * w * 3 * w) * d      // the blocks' linears
-                          + 2 * (1 * 1 + 4 * 5 + 16 * 21) * w * d               // q k^T and p v
+  const double products = tokens * (3 * w * w + w * w + 2 * w * 3 * w) * d  // the blocks' linears
+                          + 2 * (1 * 1 + 4 * 5 + 16 * 21) * w * d           // q k^T and p v
                           + 20 * 6 * w + tokens * w * 11 + 6 * w * w * d + 2 * w * w;
   const ForwardFlops forward = count_forward(shape);
   EXPECT_EQ(forward.total(), 2 * products);
@@ -191,7 +199,8 @@ TEST(CountForward, ScalesAndAdaLNSumToEveryMatrixProductOfTheModel) {
 
 TEST(CountForward, LastScaleTakesAboutItsShareOfTheTokens) {
   const ForwardFlops forward = count_forward(shape_256(16));
-  // Linear work is proportional to tokens: 256 of 680. Attention's share is larger: it sees all keys.
+  // Linear work is proportional to tokens: 256 of 680. Attention's share is larger: it sees all
+  // keys.
   EXPECT_DOUBLE_EQ(forward.scales[9].linear * 680, forward.scales[0].linear * 256 * 680);
   EXPECT_DOUBLE_EQ(forward.scales[9].attention, 2. * 2 * 256 * 680 * 1024 * 16);
 }

@@ -65,8 +65,11 @@ TEST(VarShape, NamesTheFaultOfAShapeThatMakesNoModel) {
                 ThrowsMessage<UserError>(HasSubstr("depth " + std::to_string(depth))));
   EXPECT_THAT([&] { VarShape::from_depth(2, space, 0); },
               ThrowsMessage<UserError>(HasSubstr("number of classes of the model is 0")));
-  EXPECT_THAT([&] { VarShape::from_depth(2, {4096, 32, ScaleList()}, 10); },
-              ThrowsMessage<UserError>(HasSubstr("number of scales")));
+  EXPECT_THAT(
+      [&] {
+        VarShape::from_depth(2, {4096, 32, ScaleList()}, 10);
+      },
+      ThrowsMessage<UserError>(HasSubstr("number of scales")));
   VarShape shape = VarShape::from_depth(2, space, 10);
   shape.heads = 3;
   EXPECT_THAT([&] { shape.check(); }, ThrowsMessage<UserError>(HasSubstr("divisor of the width")));

@@ -99,7 +99,7 @@ struct Parity {
                                       norm * std::sqrt(static_cast<double>(n) / static_cast<double>(x.numel())));
     const double error = std::max(std::abs(got - norm) / norm,
                                   (samples - want.slice(0, 1)).norm().item<double>() / kept_norm);
-    note("grad." + parameter, error, rel_tol);
+    note(sample_prefix + parameter, error, rel_tol);
   }
 
   int64_t checks() const { return checks_; }

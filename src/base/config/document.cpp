@@ -1,7 +1,7 @@
 // Loading: YAML text, overrides and JSON into one tree.
 #include <yaml-cpp/yaml.h>
 
-#include <functional>
+#include <algorithm>
 
 #include "base/config.hpp"
 #include "base/config/tree.hpp"
@@ -16,7 +16,7 @@ using Kind = Node::Kind;
 
 // Aliases can make a short text endless or enormous.
 constexpr int kMaxDepth = 100;
-constexpr int64_t kMaxNodes = 1'000'000;
+constexpr int64_t kMaxNodes = 100'000;
 
 // Turns yaml-cpp's nodes into ours. `where_of` words a mark of the text.
 class YamlBuilder {
@@ -25,6 +25,7 @@ class YamlBuilder {
       : name_(std::move(name)), with_lines_(with_lines) {}
 
   TreePtr load(const std::string& text, const std::string& path) {
+    last_line_ = std::max<int64_t>(1, std::ranges::count(text, '\n') + !text.ends_with('\n'));
     std::vector<YAML::Node> documents;
     try {
       // yaml-cpp takes a quote that is still open after the last line break for closed. The comment
@@ -50,7 +51,7 @@ class YamlBuilder {
  private:
   std::string where(const YAML::Mark& mark, const std::string& otherwise) const {
     if (!with_lines_ || mark.is_null()) return otherwise;
-    return fmt::format("{}:{}", name_, mark.line + 1);
+    return fmt::format("{}:{}", name_, std::min<int64_t>(mark.line + 1, last_line_));
   }
 
   TreePtr build(const YAML::Node& node, std::string place, std::string path, int depth) {
@@ -94,6 +95,7 @@ class YamlBuilder {
 
   std::string name_;
   bool with_lines_;
+  int64_t last_line_ = 1;
   int64_t nodes_ = 0;
 };
 

@@ -209,8 +209,7 @@ void Node::add_known(std::string_view key) const {
 
 std::optional<std::string> nearest(std::string_view word,
                                    const std::vector<std::string>& candidates) {
-  // A typing mistake is one letter wrong, missing, added, or two swapped (optimal string
-  // alignment).
+  // Optimal string alignment: one letter wrong, missing or added, or two neighbours swapped.
   const auto distance = [&](std::string_view other) {
     std::vector<size_t> before(other.size() + 1), above(other.size() + 1), row(other.size() + 1);
     std::iota(above.begin(), above.end(), size_t{0});

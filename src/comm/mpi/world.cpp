@@ -1,5 +1,10 @@
 // The Mpi kind: blocking calls on the calling thread, CPU tensors.
+// The C interface alone: the C++ one needs a further library.
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
+
 #include <ATen/ATen.h>
+#define OMPI_SKIP_MPICXX 1  // the C interface alone: the C++ one would need another library
 #include <mpi.h>
 
 #include <array>
@@ -19,14 +24,9 @@ void check(int code, std::string_view call, std::string_view tag) {
   throw CommError(fmt::format("{} ({}): {}", call, tag, std::string_view(text.data(), length)));
 }
 
-MPI_Datatype datatype(at::ScalarType type, std::string_view tag) {
-  switch (type) {
-    case at::kFloat: return MPI_FLOAT;
-    case at::kDouble: return MPI_DOUBLE;
-    case at::kLong: return MPI_INT64_T;
-    default: VARSCALE_CHECK(false, "{}: all_reduce takes float32, float64 or int64, not {}", tag, at::toString(type));
-  }
-  return MPI_DATATYPE_NULL;
+// Of a type that check_all_reduce() lets pass.
+MPI_Datatype datatype(at::ScalarType type) {
+  return type == at::kFloat ? MPI_FLOAT : type == at::kDouble ? MPI_DOUBLE : MPI_INT64_T;
 }
 
 // MPI counts are ints: larger tensors go in slices of a fixed size.
@@ -46,20 +46,22 @@ class MpiWorld final : public Communicator {
   int size() const noexcept override { return size_; }
 
   Work all_reduce(Tensor inout_P, Reduce op, std::string_view tag) override {
-    VARSCALE_CHECK(inout_P.is_contiguous() && inout_P.is_cpu(), "{}: all_reduce takes a contiguous CPU tensor", tag);
+    check_all_reduce(inout_P, tag);
+    VARSCALE_CHECK(inout_P.is_cpu(), "{}: MPI reduces CPU tensors", tag);
     const MPI_Op mpi_op = op == Reduce::kSum ? MPI_SUM : op == Reduce::kMin ? MPI_MIN : MPI_MAX;
     auto* bytes = static_cast<std::byte*>(inout_P.data_ptr());
     for (int64_t begin = 0; begin < inout_P.numel(); begin += kSlice) {
       const auto count = static_cast<int>(std::min(kSlice, inout_P.numel() - begin));
       check(MPI_Allreduce(MPI_IN_PLACE, bytes + begin * inout_P.element_size(), count,
-                          datatype(inout_P.scalar_type(), tag), mpi_op, MPI_COMM_WORLD),
+                          datatype(inout_P.scalar_type()), mpi_op, MPI_COMM_WORLD),
             "MPI_Allreduce", tag);
     }
     return Work(nullptr);
   }
 
   Work broadcast(Tensor inout_P, int root, std::string_view tag) override {
-    VARSCALE_CHECK(inout_P.is_contiguous() && inout_P.is_cpu(), "{}: broadcast takes a contiguous CPU tensor", tag);
+    check_broadcast(inout_P, root, tag);
+    VARSCALE_CHECK(inout_P.is_cpu(), "{}: MPI broadcasts CPU tensors", tag);
     auto* bytes = static_cast<std::byte*>(inout_P.data_ptr());
     const auto total = static_cast<int64_t>(inout_P.nbytes());
     for (int64_t begin = 0; begin < total; begin += kSlice) {
@@ -88,6 +90,13 @@ int announced_ranks() {
 }
 
 }  // namespace
+
+int local_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "MPI_LOCALRANKID"}) {
+    if (const char* value = std::getenv(name)) return std::atoi(value);
+  }
+  return 0;
+}
 
 std::unique_ptr<Communicator> open_world() {
   const int announced = announced_ranks();

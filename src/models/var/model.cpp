@@ -86,11 +86,15 @@ Var::Condition Var::condition(const Tensor& labels_B) const {
   return condition;
 }
 
+Tensor Var::embed_words(const Tensor& codes_BLE) const {
+  return at::linear(codes_BLE, word_weight_, word_bias_);
+}
+
 Tensor Var::embed(const Condition& condition, const Tensor& teacher_BLE) const {
   const int64_t B = condition.class_BC.size(0), first = pos_start_.size(1);
   Tensor x_BLC = condition.class_BC.unsqueeze(1).expand({B, first, shape_.width}) + pos_start_;
   if (teacher_BLE.defined() && teacher_BLE.size(1) > 0) {
-    x_BLC = at::cat({x_BLC, at::linear(teacher_BLE, word_weight_, word_bias_)}, 1);
+    x_BLC = at::cat({x_BLC, embed_words(teacher_BLE)}, 1);
   }
   const int64_t L = x_BLC.size(1);
   const Tensor level_LC = at::embedding(lvl_emb_, level_of_token_L_.slice(0, 0, L));
@@ -100,10 +104,11 @@ Tensor Var::embed(const Condition& condition, const Tensor& teacher_BLE) const {
 Tensor Var::embed_map(int64_t k, const Tensor& input_BLE) const {
   const int64_t begin = shape_.tokens.scales.begin(k), end = shape_.tokens.scales.end(k);
   const Tensor level_LC = at::embedding(lvl_emb_, level_of_token_L_.slice(0, begin, end));
-  return at::linear(input_BLE, word_weight_, word_bias_) + (level_LC + pos_1LC_.slice(1, begin, end));
+  return embed_words(input_BLE) + (level_LC + pos_1LC_.slice(1, begin, end));
 }
 
-Var::Modulation Var::modulation(const Block& block, const Condition& condition, at::ScalarType compute) const {
+Var::Modulation Var::modulation(int64_t index, const Condition& condition, at::ScalarType compute) const {
+  const Block& block = blocks_[index];
   Tensor all_B16C;
   if (shape_.shared_adaln) {
     all_B16C = block.ada_gss + condition.shared_B6C;
@@ -116,11 +121,13 @@ Var::Modulation Var::modulation(const Block& block, const Condition& condition, 
   return {parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]};
 }
 
-std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC, at::ScalarType compute) const {
+std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod,
+                                       at::ScalarType compute) const {
   const int64_t B = x_BLC.size(0), L = x_BLC.size(1);
+  const Tensor normed = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, compute);
   // k has no bias: a constant added to every key does not change the softmax.
   const Tensor bias = at::cat({block.q_bias, at::zeros_like(block.q_bias), block.v_bias});
-  const std::vector<Tensor> qkv = nn::linear(x_BLC, block.qkv_weight, bias, compute)
+  const std::vector<Tensor> qkv = nn::linear(normed, block.qkv_weight, bias, compute)
                                       .view({B, L, 3, shape_.heads, shape_.head_width()})
                                       .permute({2, 0, 3, 1, 4})
                                       .unbind(0);
@@ -132,34 +139,42 @@ std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC, 
   return {q, k, qkv[2]};
 }
 
+Tensor Var::attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
+                             const std::vector<nn::PrefixSpan>& spans, at::ScalarType compute) const {
+  const Block& block = blocks_[index];
+  const auto [q, k, v] = project_qkv(block, x_BLC, mod, compute);
+  const Tensor attended = nn::prefix_attention(q, k, v, spans, attention_scale());
+  return nn::linear(attended, block.proj_weight, block.proj_bias, compute);
+}
+
+Tensor Var::feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
+                                at::ScalarType compute) const {
+  const Block& block = blocks_[index];
+  const Tensor normed = nn::modulated_norm(x_BLC, mod.scale2, mod.shift2, kNormEps, compute);
+  const Tensor hidden = at::gelu(nn::linear(normed, block.fc1_weight, block.fc1_bias, compute), "tanh");
+  return nn::linear(hidden, block.fc2_weight, block.fc2_bias, compute);
+}
+
 Tensor Var::block(int64_t index, const Tensor& x_BLC, const Condition& condition,
                   const std::vector<nn::PrefixSpan>& spans, const ForwardOptions& options) const {
-  const Block& block = blocks_[index];
-  const Modulation mod = modulation(block, condition, options.compute);
+  const Modulation mod = modulation(index, condition, options.compute);
   Tensor gamma1 = mod.gamma1, gamma2 = mod.gamma2;
   if (options.drop_path_SB.defined()) {  // the factor of a sample scales its gates
     gamma1 = gamma1 * options.drop_path_SB[2 * index].view({-1, 1, 1});
     gamma2 = gamma2 * options.drop_path_SB[2 * index + 1].view({-1, 1, 1});
   }
-  const Tensor attn_in = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, options.compute);
-  const auto [q, k, v] = project_qkv(block, attn_in, options.compute);
-  const Tensor attended = nn::prefix_attention(q, k, v, spans, attention_scale());
-  const Tensor attn_out = nn::linear(attended, block.proj_weight, block.proj_bias, options.compute);
+  const Tensor attn_out = attention_branch(index, x_BLC, mod, spans, options.compute);
   const Tensor x1_BLC = at::addcmul(x_BLC, attn_out.to(at::kFloat), gamma1);
-
-  const Tensor ffn_in = nn::modulated_norm(x1_BLC, mod.scale2, mod.shift2, kNormEps, options.compute);
-  const Tensor hidden = at::gelu(nn::linear(ffn_in, block.fc1_weight, block.fc1_bias, options.compute), "tanh");
-  const Tensor ffn_out = nn::linear(hidden, block.fc2_weight, block.fc2_bias, options.compute);
+  const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, options.compute);
   return at::addcmul(x1_BLC, ffn_out.to(at::kFloat), gamma2);
 }
 
 Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition, KvCache& cache,
                          at::ScalarType compute) const {
   const Block& block = blocks_[index];
-  const Modulation mod = modulation(block, condition, compute);
+  const Modulation mod = modulation(index, condition, compute);
   const int64_t begin = cache.tokens, end = begin + x_BLC.size(1);
-  const Tensor attn_in = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, compute);
-  const auto [q, k, v] = project_qkv(block, attn_in, compute);
+  const auto [q, k, v] = project_qkv(block, x_BLC, mod, compute);
   cache.k_BHLD[index].slice(2, begin, end).copy_(k);
   cache.v_BHLD[index].slice(2, begin, end).copy_(v);
   const Tensor attended =
@@ -169,9 +184,7 @@ Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& co
           .reshape({x_BLC.size(0), x_BLC.size(1), shape_.width});
   const Tensor attn_out = nn::linear(attended, block.proj_weight, block.proj_bias, compute);
   const Tensor x1_BLC = at::addcmul(x_BLC, attn_out.to(at::kFloat), mod.gamma1);
-  const Tensor ffn_in = nn::modulated_norm(x1_BLC, mod.scale2, mod.shift2, kNormEps, compute);
-  const Tensor hidden = at::gelu(nn::linear(ffn_in, block.fc1_weight, block.fc1_bias, compute), "tanh");
-  const Tensor ffn_out = nn::linear(hidden, block.fc2_weight, block.fc2_bias, compute);
+  const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, compute);
   if (index + 1 == shape_.depth) cache.tokens = end;
   return at::addcmul(x1_BLC, ffn_out.to(at::kFloat), mod.gamma2);
 }
@@ -187,12 +200,15 @@ KvCache Var::make_cache(int64_t batch, at::ScalarType compute) const {
   return cache;
 }
 
-Tensor Var::head(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const {
+Tensor Var::head_norm(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const {
   const std::vector<Tensor> parts = at::linear(at::silu(condition.class_BC), head_ada_weight_, head_ada_bias_)
                                         .view({-1, 1, 2, shape_.width})
                                         .unbind(2);
-  const Tensor normed = nn::modulated_norm(x_BLC, parts[0], parts[1], kNormEps, compute);
-  return nn::linear(normed, head_weight_, head_bias_, compute);
+  return nn::modulated_norm(x_BLC, parts[0], parts[1], kNormEps, compute);
+}
+
+Tensor Var::head(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const {
+  return nn::linear(head_norm(x_BLC, condition, compute), head_weight_, head_bias_, compute);
 }
 
 Tensor Var::forward(const Tensor& labels_B, const Tensor& teacher_BLE, const ForwardOptions& options) const {

@@ -13,6 +13,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <vector>
 
 #include "nn/attention.hpp"
@@ -37,7 +38,7 @@ struct ForwardOptions {
   at::ScalarType compute = at::kFloat;  // dtype of matrix products and attention
   // Drop-path factors [2 depth, B] (0, or 1 / keep rate), row 2 i for attention and 2 i + 1 for the
   // feed-forward part of block i; undefined: nothing is dropped.
-  Tensor drop_path_SB;
+  Tensor drop_path_SB = {};
 };
 
 // Keys and values of the maps so far, for sampling: one pair a block, preallocated for all L tokens.
@@ -71,15 +72,29 @@ class Var {
     Tensor shared_B6C;  // [B, 1, 6, C] of the shared AdaLN; undefined otherwise
   };
   Condition condition(const Tensor& labels_B) const;
+  // Linear embedding of codes, without positions: [B, L, C] float32.
+  Tensor embed_words(const Tensor& codes_BLE) const;
   // Start tokens and embedded teacher input, with level and position embeddings: [B, L, C] float32.
   Tensor embed(const Condition& condition, const Tensor& teacher_BLE) const;
   // The same for map k > 0 alone (sampling): [B, side_k^2, C].
   Tensor embed_map(int64_t k, const Tensor& input_BLE) const;
+  // What the condition adds to one block: gates, scales and shifts, [B, 1, C] float32 each.
+  struct Modulation {
+    Tensor gamma1, gamma2, scale1, scale2, shift1, shift2;
+  };
+  Modulation modulation(int64_t index, const Condition& condition, at::ScalarType compute) const;
+  // The two residual branches of a block, before their gates gamma1 and gamma2: [B, L, C] in `compute`.
+  Tensor attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
+                          const std::vector<nn::PrefixSpan>& spans, at::ScalarType compute) const;
+  Tensor feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
+                             at::ScalarType compute) const;
   Tensor block(int64_t index, const Tensor& x_BLC, const Condition& condition,
                const std::vector<nn::PrefixSpan>& spans, const ForwardOptions& options) const;
   // One block on the tokens of the next map, attending to the cache, which it extends.
   Tensor block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition, KvCache& cache,
                       at::ScalarType compute) const;
+  // The head's modulated norm, and the logits after it, both in `compute`.
+  Tensor head_norm(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const;
   Tensor head(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const;
   KvCache make_cache(int64_t batch, at::ScalarType compute) const;
   std::vector<nn::PrefixSpan> spans(int64_t tokens) const { return prefix_plan_.spans(tokens); }
@@ -91,13 +106,10 @@ class Var {
     Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
     Tensor ada_weight, ada_bias;  // own AdaLN
   };
-  struct Modulation {
-    Tensor gamma1, gamma2, scale1, scale2, shift1, shift2;  // [B, 1, C] each
-  };
   Tensor add(const std::string& name, std::vector<int64_t> shape);
-  Modulation modulation(const Block& block, const Condition& condition, at::ScalarType compute) const;
-  // q (scaled where the norm is on), k and v as [B, H, L, D] in `compute`.
-  std::array<Tensor, 3> project_qkv(const Block& block, const Tensor& x_BLC, at::ScalarType compute) const;
+  // q (scaled where the norm is on), k and v of the modulated x as [B, H, L, D] in `compute`.
+  std::array<Tensor, 3> project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod,
+                                    at::ScalarType compute) const;
   double attention_scale() const;
 
   scaling::VarShape shape_;

@@ -1,0 +1,247 @@
+"""Draws the figures of a fit from the CSV files that var_fit wrote beside them.
+
+    .deps/venv/bin/python analysis/figures.py results/quickstart/fit
+
+Every <name>.csv that is there gives <name>.png, <name>.pdf and <name>.svg: curves, law_n, law_c, law_d,
+residuals, held_out. Nothing but its own CSV goes into a figure.
+"""
+
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator
+
+INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e8ec"
+LAW, POWER, GIVEN, ACCENT = "#20558a", "#b0703a", "#5f7f3a", "#c0392b"
+E_STYLES = {"free": ("-", LAW, "E free"), "0": ((0, (5, 3)), POWER, "E = 0"), "given": ((0, (1, 1.5)), GIVEN, "E given")}
+DEPTH_COLOURS = LinearSegmentedColormap.from_list("depth", ["#8fc1c9", "#3f8fb0", "#27588f", "#2b2f66"])
+TITLES = {"loss_mean": "loss, all tokens", "loss_tail": "loss, last scale",
+          "err_mean": "error rate, all tokens", "err_tail": "error rate, last scale"}
+UNITS = {"loss_mean": "nats per token", "loss_tail": "nats per token", "err_mean": "1 − top-1 accuracy",
+         "err_tail": "1 − top-1 accuracy"}
+
+plt.rcParams.update({
+    "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.edgecolor": "#9aa5b1", "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED,
+    "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True, "legend.frameon": False,
+    "legend.fontsize": 8.5, "figure.constrained_layout.use": True, "svg.fonttype": "path",
+})
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(rows, name):
+    return np.array([float(row[name]) if row[name] else np.nan for row in rows])
+
+
+def depth_colours(rows):
+    depths = sorted({int(row["depth"]) for row in rows if row["depth"]})
+    places = np.linspace(0, 1, len(depths)) if len(depths) > 1 else [0.6]
+    return {depth: DEPTH_COLOURS(place) for depth, place in zip(depths, places)}
+
+
+def log_x(axes, label):
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(10, numticks=12))
+    axes.xaxis.set_major_formatter(LogFormatterMathtext())
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel(label)
+
+
+def save(figure, folder, name):
+    plt.rcParams["svg.hashsalt"] = name  # the same ids in every run
+    for end in ("png", "pdf", "svg"):
+        metadata = {"CreationDate": None} if end == "pdf" else {"Date": None} if end == "svg" else None
+        figure.savefig(folder / f"{name}.{end}", dpi=170, metadata=metadata)
+    plt.close(figure)
+
+
+def by(rows, *names):
+    groups = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in names)].append(row)
+    return groups
+
+
+def curves(rows):
+    colours = depth_colours(rows)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.0), sharey=True)
+    early = []
+    for (run,), group in by(rows, "run").items():
+        role, colour = group[0]["role"], colours[int(group[0]["depth"])]
+        loss, images = column(group, "loss_mean"), column(group, "images")
+        early.append(np.interp(0.12 * images[-1], images, loss))
+        style = {"main": dict(lw=1.7), "data": dict(lw=1.2, ls=(0, (4, 2)), alpha=0.85)}.get(
+            role, dict(lw=0.9, ls=":", alpha=0.6))
+        for axes, x in ((left, images), (right, column(group, "flops"))):
+            shown = x > 0
+            axes.plot(x[shown], loss[shown], color=colour, **style)
+            axes.plot(x[-1], loss[-1], "o", ms=4, color=colour)
+    log_x(left, "training images seen")
+    log_x(right, "training FLOPs C")
+    left.set_ylabel("validation loss, nats per token")
+    left.set_title("against images")
+    right.set_title("against compute")
+    finals = column(rows, "loss_mean")
+    span = max(early) - finals.min()
+    top = max(early) + 0.1 * span
+    left.set_ylim(finals.min() - 0.06 * span, top)
+    for axes, name in ((left, "images"), (right, "flops")):
+        shown = [float(row[name]) for row in rows if float(row[name]) > 0 and float(row["loss_mean"]) < top]
+        axes.set_xlim(min(shown) / 1.6, max(shown) * 1.6)
+    handles = [Line2D([], [], color=colours[d], lw=2, label=f"d{d}") for d in colours]
+    if any(row["role"] == "data" for row in rows):
+        handles.append(Line2D([], [], color=MUTED, lw=1.2, ls=(0, (4, 2)), label="other budgets"))
+    right.legend(handles=handles, loc="upper right", ncols=1 if len(handles) < 8 else 2)
+    return figure
+
+
+def draw_law(axes, rows, colours, legend):
+    handles = []
+    points = [row for row in rows if row["kind"] == "point"]
+    for (e_rule,), group in by([row for row in rows if row["kind"] == "law"], "E_rule").items():
+        style, colour, label = E_STYLES[e_rule]
+        x, low, high = column(group, "x"), column(group, "low"), column(group, "high")
+        axes.plot(x, column(group, "y"), color=colour, ls=style, lw=1.6 if e_rule == "free" else 1.2)
+        handles.append(Line2D([], [], color=colour, ls=style, label=label))
+        if e_rule == "free" and np.isfinite(low).all():
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+            handles.append(Patch(color=colour, alpha=0.2, lw=0, label="90 % band, E free"))
+    for row in points:
+        axes.plot(float(row["x"]), float(row["y"]), "o", ms=5.5, mec="white", mew=0.8,
+                  color=colours[int(row["depth"])], zorder=5)
+    y = column(points, "y")
+    pad = 0.18 * (y.max() - y.min() or 0.01)
+    axes.set_ylim(y.min() - 1.6 * pad, y.max() + 1.6 * pad)
+    if legend:
+        axes.legend(handles=handles, loc="upper right")
+
+
+def label_depths(axes, rows, colours):
+    seen = {}
+    for row in rows:
+        if row["kind"] in ("point", "fitted", "seen"):
+            seen.setdefault(int(row["depth"]), []).append((float(row["x"]), float(row["y"])))
+    for depth, places in seen.items():
+        x, y = places[0][0], min(place[1] for place in places)
+        axes.annotate(f"d{depth}", (x, y), xytext=(-3, -7), textcoords="offset points", fontsize=8,
+                      ha="right", va="top", color=colours[depth])
+
+
+def law_by_metric(rows, metrics, x_label):
+    colours = depth_colours(rows)
+    lines = len(metrics) // 2
+    figure, grid = plt.subplots(lines, 2, figsize=(9.6, 3.7 * lines), squeeze=False)
+    for axes, metric in zip(grid.flat, metrics):
+        chosen = [row for row in rows if row["metric"] == metric]
+        draw_law(axes, chosen, colours, legend=axes is grid.flat[0])
+        label_depths(axes, chosen, colours)
+        log_x(axes, x_label)
+        axes.set_ylabel(UNITS[metric])
+        axes.set_title(TITLES[metric])
+    return figure
+
+
+def law_n(rows):
+    return law_by_metric(rows, ["loss_mean", "loss_tail", "err_mean", "err_tail"], "parameters N (total)")
+
+
+def law_c(rows):
+    return law_by_metric(rows, ["loss_mean", "loss_tail"], "training FLOPs C at the end of the run")
+
+
+def law_d(rows):
+    rules = sorted({row["x_rule"] for row in rows})
+    figure, grid = plt.subplots(len(rules), 2, figsize=(9.6, 3.7 * len(rules)), squeeze=False)
+    for line, rule in zip(grid, rules):
+        for axes, metric in zip(line, ("loss_mean", "loss_tail")):
+            chosen = [row for row in rows if row["metric"] == metric and row["x_rule"] == rule]
+            draw_law(axes, chosen, depth_colours(chosen), legend=axes is grid.flat[0])
+            log_x(axes, "training images seen D")
+            axes.set_ylabel(UNITS[metric])
+            axes.set_title(f"{TITLES[metric]}, {rule.split(', ')[-1]}")
+    return figure
+
+
+def residuals(rows):
+    colours = depth_colours(rows)
+    panels = by([row for row in rows if row["metric"] == "loss_mean"], "E_rule")
+    figure, grid = plt.subplots(1, len(panels), figsize=(9.6, 3.2), sharey=True, squeeze=False)
+    for axes, ((e_rule,), group) in zip(grid.flat, panels.items()):
+        noise = column(group, "noise_sd")[0]
+        axes.axhline(0, color=MUTED, lw=0.8)
+        if np.isfinite(noise):
+            axes.axhspan(-1e3 * noise, 1e3 * noise, color=LAW, alpha=0.10, lw=0, label="± noise of one run")
+        for row in group:
+            axes.plot(float(row["x"]), 1e3 * float(row["residual"]), "o", ms=5.5, mec="white", mew=0.8,
+                      color=colours[int(row["depth"])], zorder=5)
+        log_x(axes, "parameters N (total)")
+        axes.set_title(E_STYLES[e_rule][2])
+        axes.margins(x=0.12, y=0.2)
+    grid.flat[0].set_ylabel("observed − law, millinats")
+    if np.isfinite(column(rows, "noise_sd")[0]):
+        grid.flat[0].legend(loc="best")
+    return figure
+
+
+def held_out(rows):
+    colours = depth_colours(rows)
+    metrics = [metric for metric in ("loss_mean", "loss_tail") if any(row["metric"] == metric for row in rows)]
+    figure, grid = plt.subplots(1, len(metrics), figsize=(4.8 * len(metrics), 3.8), squeeze=False)
+    for axes, metric in zip(grid.flat, metrics):
+        chosen = [row for row in rows if row["metric"] == metric]
+        kinds = by(chosen, "kind")
+        law = kinds[("law",)]
+        axes.plot(column(law, "x"), column(law, "y"), color=LAW, lw=1.5, label="fit on the smaller depths")
+        for row in kinds[("fitted",)]:
+            axes.plot(float(row["x"]), float(row["y"]), "o", ms=5.5, mec="white", mew=0.8,
+                      color=colours[int(row["depth"])], zorder=5)
+        predicted = kinds[("predicted",)]
+        x, y = column(predicted, "x"), column(predicted, "y")
+        low, high = column(predicted, "low"), column(predicted, "high")
+        error = np.maximum(np.vstack([y - low, high - y]), 0) if np.isfinite(low).all() else None
+        axes.errorbar(x, y, error, fmt="_", ms=12, mew=1.8, capsize=4, lw=1.4, color=ACCENT,
+                      zorder=4, label="predicted, 90 %" if error is not None else "predicted")
+        seen = kinds[("seen",)]
+        axes.plot(column(seen, "x"), column(seen, "y"), "o", ms=7, mfc="white", mec=INK, mew=1.5, zorder=6, label="seen")
+        label_depths(axes, chosen, colours)
+        values = np.concatenate([column(kinds[("fitted",)], "y"), column(seen, "y"), y,
+                                 low[np.isfinite(low)], high[np.isfinite(high)]])
+        pad = 0.12 * (values.max() - values.min())
+        axes.set_ylim(values.min() - pad, values.max() + pad)
+        log_x(axes, "parameters N (total)")
+        axes.set_ylabel(UNITS[metric])
+        axes.set_title(TITLES[metric])
+    grid.flat[0].legend(loc="upper right")
+    return figure
+
+
+FIGURES = [curves, law_n, law_c, law_d, residuals, held_out]
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: figures.py FOLDER, where var_fit left its CSV files")
+    folder = Path(sys.argv[1])
+    for draw in FIGURES:
+        path = folder / f"{draw.__name__}.csv"
+        if path.exists():
+            save(draw(read(path)), folder, draw.__name__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,341 @@
+#include "outputs.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdlib>
+
+#include "base/file.hpp"
+
+namespace varscale::analysis {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int kCurvePoints = 80;  // of a drawn law
+constexpr double kMargin = 1.5;   // beyond the fitted sizes, as a factor
+
+ordered_json six(double value) {
+  if (!std::isfinite(value)) return nullptr;
+  return std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr);
+}
+
+ordered_json six(const fit::Interval& interval) {
+  return ordered_json::array({six(interval.low), six(interval.high)});
+}
+ordered_json six(const std::optional<fit::Interval>& interval) {
+  return interval ? six(*interval) : ordered_json();
+}
+
+ordered_json constant(double value, const std::optional<fit::Interval>& interval) {
+  ordered_json json = {{"value", six(value)}};
+  if (interval) json["low"] = six(interval->low), json["high"] = six(interval->high);
+  return json;
+}
+
+ordered_json noise_json(const std::optional<fit::Noise>& noise) {
+  if (!noise) return nullptr;
+  return {{"sd", six(noise->sd)},
+          {"degrees_of_freedom", noise->degrees_of_freedom},
+          {"source", noise->source}};
+}
+
+ordered_json law_json(const LawFit& law) {
+  using Kind = std::optional<fit::Interval>;
+  const auto& boot = law.bootstrap;
+  ordered_json json;
+  json["id"] = law.id();
+  json["law"] = law.law;
+  json["x"] = law.x_rule;
+  json["metric"] = name(law.metric);
+  json["form"] = fit::form_name(law.fit.e_rule);
+  json["E_rule"] = law.e_rule;
+  if (const auto* given = std::get_if<fit::EGiven>(&law.fit.e_rule))
+    json["E_source"] = given->source;
+  json["estimator"] = "vpnls";
+  json["space"] = law.fit.space == fit::Space::kLinear ? "linear" : "log";
+  const bool free = law.e_rule == "free";
+  json["parameters"]["E"] = constant(law.fit.law.E, boot && free ? Kind(boot->E()) : std::nullopt);
+  json["parameters"]["B"] = constant(law.fit.law.B, boot ? Kind(boot->B()) : std::nullopt);
+  json["parameters"]["alpha"] =
+      constant(law.fit.law.alpha, boot ? Kind(boot->alpha()) : std::nullopt);
+  json["runs"] = law.runs.size();
+  json["distinct_sizes"] = law.fit.distinct_sizes;
+  json["objective"] = six(law.fit.objective);
+  json["residuals"] = {
+      {"rmse", six(law.fit.rmse)}, {"r2", six(law.fit.r2)}, {"max", six(law.fit.max_residual)}};
+  json["noise"] = boot ? noise_json(boot->noise) : ordered_json();
+  if (boot) {
+    json["bootstrap"] = {
+        {"method", boot->method == fit::BootstrapMethod::kParametric ? "parametric" : "by run"},
+        {"resamples", boot->laws.size()},
+        {"redrawn", boot->redrawn},
+        {"level", boot->level}};
+  }
+  if (law.check) {
+    const fit::HuberCheck& check = *law.check;
+    json["log_huber"] = {{"E", six(check.law.E)},
+                         {"B", six(check.law.B)},
+                         {"alpha", six(check.law.alpha)},
+                         {"delta", check.delta},
+                         {"objective", six(check.objective)},
+                         {"starts", check.starts},
+                         {"starts_at_best", check.starts_at_best}};
+  }
+  if (!law.caveat.empty()) json["caveat"] = law.caveat;
+  return json;
+}
+
+ordered_json verdict_json(const fit::Verdict& v) {
+  ordered_json json = {{"observed", six(v.observed_y)},
+                       {"runs", v.runs},
+                       {"observed_gain", six(v.observed_gain)},
+                       {"relative_error", six(v.relative_error)}};
+  json["gain_interval_covers"] = v.covers ? ordered_json(*v.covers) : ordered_json();
+  json["gain_interval_excludes_zero"] =
+      v.excludes_zero ? ordered_json(*v.excludes_zero) : ordered_json();
+  return json;
+}
+
+ordered_json held_json(const Held& held) {
+  const fit::Prediction& p = held.result.prediction;
+  ordered_json json;
+  json["law"] = "L(N)";
+  json["x"] = held.x_rule;
+  json["metric"] = name(held.metric);
+  json["E_rule"] = held.e_rule;
+  json["depth"] = held.depth;
+  json["previous_depth"] = held.previous_depth;
+  json["sizes_fitted"] = p.fit.distinct_sizes;
+  json["parameters"] = {
+      {"E", six(p.fit.law.E)}, {"B", six(p.fit.law.B)}, {"alpha", six(p.fit.law.alpha)}};
+  json["noise"] = noise_json(p.noise);
+  json["predicted"] = six(p.y);
+  json["interval"] = six(p.y_interval);
+  json["predicted_gain"] = six(p.gain);
+  json["gain_interval"] = six(p.gain_interval);
+  json["seen"] = verdict_json(held.result.verdict);
+  return json;
+}
+
+ordered_json comparison_json(const Comparison& comparison) {
+  const Registration& r = comparison.registration;
+  ordered_json json = {{"written", r.written},
+                       {"depth", r.depth},
+                       {"law", r.law},
+                       {"deepest_had_rows", r.deepest_had_rows},
+                       {"inputs_unchanged", comparison.inputs_unchanged}};
+  for (const auto& [metric, m] : r.metrics) {
+    ordered_json entry = {{"predicted", six(m.y)},
+                          {"interval", six(m.y_interval)},
+                          {"predicted_gain", six(m.gain)},
+                          {"gain_interval", six(m.gain_interval)}};
+    const auto verdict = comparison.verdicts.find(metric);
+    entry["seen"] =
+        verdict == comparison.verdicts.end() ? ordered_json() : verdict_json(verdict->second);
+    json["metrics"][metric] = entry;
+  }
+  return json;
+}
+
+// Comma-separated rows; texts here never hold a comma but in a formula or a rule, which are quoted.
+class Csv {
+ public:
+  explicit Csv(std::string header) : text_(std::move(header) + "\n") {}
+  template <class... Cells>
+  void row(const Cells&... cells) {
+    std::string line;
+    ((line += (line.empty() ? "" : ",") + cell(cells)), ...);
+    text_ += line + "\n";
+  }
+  void save(const std::filesystem::path& path) const { base::write_file_atomic(path, text_); }
+
+ private:
+  static std::string cell(double value) { return fmt::format("{:.10g}", value); }
+  static std::string cell(int64_t value) { return std::to_string(value); }
+  static std::string cell(const std::string& value) {
+    return value.find(',') == std::string::npos ? value : '"' + value + '"';
+  }
+  static std::string cell(const char* value) { return value; }
+  static std::string cell(const std::optional<double>& value) {
+    return value ? cell(*value) : std::string();
+  }
+  std::string text_;
+};
+
+void write_points(const SweepRuns& sweep, const std::filesystem::path& out) {
+  Csv csv(
+      "run,role,depth,width,seed,data_seed,params_total,params_blocks,params_paper,budget_images,"
+      "images,tokens,"
+      "unique_tokens,passes,flops,flop_formula,batch,lr,precision,steps,val_images,tokens_"
+      "fingerprint,loss_mean,"
+      "loss_tail,err_mean,err_tail");
+  for (const Run& r : sweep.runs)
+    csv.row(r.id, r.role, r.depth, r.width, r.seed, r.data_seed, r.params_total, r.params_blocks,
+            r.params_paper, r.budget_images, r.final.images, r.final.tokens, r.unique_tokens,
+            r.passes, r.final.flops, r.flop_formula, r.batch, r.lr, r.precision, r.final.step,
+            r.val_images, r.tokens_fingerprint, r.final.loss_mean, r.final.loss_tail,
+            r.final.err_mean, r.final.err_tail);
+  csv.save(out / "points.csv");
+}
+
+void write_fits(const Analysis& analysis, const std::filesystem::path& out) {
+  Csv csv(
+      "law,x,metric,E_rule,E,E_low,E_high,B,B_low,B_high,alpha,alpha_low,alpha_high,runs,sizes,"
+      "rmse,r2,noise_sd,"
+      "noise_df,caveat");
+  for (const LawFit& l : analysis.fits) {
+    std::optional<double> edges[6], sd, df;
+    if (const auto& b = l.bootstrap) {
+      const fit::Interval E = b->E(), B = b->B(), alpha = b->alpha();
+      const double values[] = {E.low, E.high, B.low, B.high, alpha.low, alpha.high};
+      for (int i = 0; i < 6; ++i) edges[i] = values[i];
+      sd = b->noise.sd, df = static_cast<double>(b->noise.degrees_of_freedom);
+    }
+    csv.row(l.law, l.x_rule, name(l.metric), l.e_rule, l.fit.law.E, edges[0], edges[1], l.fit.law.B,
+            edges[2], edges[3], l.fit.law.alpha, edges[4], edges[5],
+            static_cast<int64_t>(l.runs.size()), l.fit.distinct_sizes, l.fit.rmse, l.fit.r2, sd, df,
+            l.caveat);
+  }
+  csv.save(out / "fits.csv");
+}
+
+void write_curves(const SweepRuns& sweep, const std::filesystem::path& out) {
+  Csv csv(
+      "run,role,depth,seed,budget_images,step,images,flops,loss_mean,loss_tail,err_mean,err_tail,"
+      "whole_set");
+  for (const Run& r : sweep.runs)
+    for (const records::EvalRow& e : r.tables.eval)
+      csv.row(r.id, r.role, r.depth, r.seed, r.budget_images, e.step, e.images, e.flops,
+              e.loss_mean, e.loss_tail, e.err_mean, e.err_tail, e.whole_set);
+  csv.save(out / "curves.csv");
+}
+
+// Log-spaced places for a drawn law.
+std::vector<double> places(double low, double high) {
+  std::vector<double> result;
+  for (int k = 0; k < kCurvePoints; ++k)
+    result.push_back(low * std::pow(high / low, static_cast<double>(k) / (kCurvePoints - 1)));
+  return result;
+}
+
+// Points and laws of one kind: what law_n, law_c and law_d are drawn from.
+void write_law(const Analysis& analysis, const std::string& law, const std::string& x_rule,
+               const std::filesystem::path& path) {
+  Csv csv("kind,x_rule,metric,E_rule,run,depth,x,y,low,high");
+  bool any = false;
+  for (const LawFit& l : analysis.fits) {
+    if (l.law != law || (!x_rule.empty() && l.x_rule != x_rule)) continue;
+    any = true;
+    if (l.e_rule == "free") {
+      for (size_t i = 0; i < l.points.size(); ++i)
+        csv.row("point", l.x_rule, name(l.metric), "", l.runs[i]->id, l.runs[i]->depth,
+                l.points[i].x, l.points[i].y, "", "");
+    }
+    const std::vector<double> sizes = fit::distinct_sizes(l.points);
+    for (double x : places(sizes.front() / kMargin, sizes.back() * kMargin)) {
+      std::optional<double> low, high;
+      if (l.bootstrap) {
+        const fit::Interval band = l.bootstrap->law_at(x);
+        low = band.low, high = band.high;
+      }
+      csv.row("law", l.x_rule, name(l.metric), l.e_rule, "", "", x, l.fit.law.at(x), low, high);
+    }
+  }
+  if (any) csv.save(path);
+}
+
+void write_residuals(const Analysis& analysis, const std::filesystem::path& out) {
+  Csv csv("metric,E_rule,run,depth,x,residual,noise_sd");
+  for (const LawFit& l : analysis.fits) {
+    if (l.law != "L(N)" || l.x_rule != "total" || !is_loss(l.metric)) continue;
+    for (size_t i = 0; i < l.points.size(); ++i)
+      csv.row(name(l.metric), l.e_rule, l.runs[i]->id, l.runs[i]->depth, l.points[i].x,
+              l.fit.residuals[i],
+              l.bootstrap ? std::optional<double>(l.bootstrap->noise.sd) : std::nullopt);
+  }
+  csv.save(out / "residuals.csv");
+}
+
+// The fit on the smaller sizes, its prediction, and what was seen.
+void write_held_out(const Analysis& analysis, const std::filesystem::path& out) {
+  Csv csv("kind,metric,depth,x,y,low,high");
+  bool any = false;
+  for (Metric metric : {Metric::kLossMean, Metric::kLossTail}) {
+    const LawFit* full = analysis.find("L(N)", "total", metric, "free");
+    const Held* first = analysis.find_held("total", metric, "free");
+    if (full == nullptr || first == nullptr) continue;
+    any = true;
+    const fit::PowerFit& smaller = first->result.prediction.fit;
+    for (size_t i = 0; i < full->points.size(); ++i)
+      csv.row(full->points[i].x <= first->result.prediction.previous_x ? "fitted" : "seen",
+              name(metric), full->runs[i]->depth, full->points[i].x, full->points[i].y, "", "");
+    const std::vector<double> sizes = fit::distinct_sizes(full->points);
+    for (double x : places(sizes.front() / kMargin, sizes.back() * kMargin))
+      csv.row("law", name(metric), "", x, smaller.law.at(x), "", "");
+    for (const Held& held : analysis.held_out) {
+      if (held.x_rule != "total" || held.metric != metric || held.e_rule != "free") continue;
+      const fit::Prediction& p = held.result.prediction;
+      std::optional<double> low, high;
+      if (p.y_interval) low = p.y_interval->low, high = p.y_interval->high;
+      csv.row("predicted", name(metric), held.depth, p.x, p.y, low, high);
+    }
+  }
+  if (any) csv.save(out / "held_out.csv");
+}
+
+}  // namespace
+
+ordered_json fit_json(const Results& results) {
+  ordered_json json;
+  json["schema_version"] = 1;
+  json["sweep"] = results.sweep.name;
+  json["sentence"] = results.sentence;
+  json["seed"] = results.options.bootstrap.seed;
+  json["definitions"] = {
+      {"loss_mean", "validation cross-entropy, nats per token, mean over all tokens"},
+      {"loss_tail", "the same over the tokens of the last scale"},
+      {"err_mean", "1 - top-1 accuracy over all validation tokens"},
+      {"err_tail", "the same over the tokens of the last scale"},
+      {"N total", definition(NRule::kTotal)},
+      {"N blocks", definition(NRule::kBlocks)},
+      {"N paper", definition(NRule::kPaper)},
+      {"C", results.sweep.runs.front().flop_formula},
+      {"D", "training images seen, repeats counted"},
+      {"E", "the loss that no size reaches; free: searched with B and alpha"}};
+  json["runs"] = ordered_json::array();
+  for (const Run& run : results.sweep.runs)
+    json["runs"].push_back({{"id", run.id},
+                            {"role", run.role},
+                            {"depth", run.depth},
+                            {"seed", run.seed},
+                            {"sha256", run.sha256}});
+  json["left_out"] = ordered_json::array();
+  for (const LeftOut& run : results.sweep.left_out)
+    json["left_out"].push_back({{"id", run.id}, {"reason", run.reason}});
+  json["fits"] = ordered_json::array();
+  for (const LawFit& law : results.analysis.fits) json["fits"].push_back(law_json(law));
+  json["held_out"] = ordered_json::array();
+  for (const Held& held : results.analysis.held_out) json["held_out"].push_back(held_json(held));
+  json["registered_prediction"] =
+      results.comparison ? comparison_json(*results.comparison) : ordered_json();
+  json["notes"] = results.analysis.notes;
+  return json;
+}
+
+void write_tables(const Results& results, const std::filesystem::path& out) {
+  // What an earlier fit drew must not pass for this one's.
+  for (const char* figure : kFigures)
+    for (const char* end : {".csv", ".png", ".pdf", ".svg"})
+      std::filesystem::remove(out / fmt::format("{}{}", figure, end));
+  write_points(results.sweep, out);
+  write_fits(results.analysis, out);
+  write_curves(results.sweep, out);
+  write_residuals(results.analysis, out);
+  write_law(results.analysis, "L(N)", "total", out / "law_n.csv");
+  write_law(results.analysis, "L(C)", "flops", out / "law_c.csv");
+  write_law(results.analysis, "L(D)", "", out / "law_d.csv");
+  write_held_out(results.analysis, out);
+}
+
+}  // namespace varscale::analysis

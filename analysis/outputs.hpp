@@ -1,0 +1,35 @@
+// The files of a fit: fit.json, points.csv, fits.csv, and one CSV beside each figure.
+//
+//   Results results{sweep, analysis, options, comparison, sentence};
+//   write_tables(results, out);              // out/*.csv
+//   ordered_json json = fit_json(results);   // out/fit.json, six significant digits
+//
+// Every figure is drawn from the CSV of its name and from nothing else.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "laws.hpp"
+#include "prediction.hpp"
+#include "runs.hpp"
+
+namespace varscale::analysis {
+
+inline constexpr const char* kFigures[] = {"curves", "law_n",     "law_c",
+                                           "law_d",  "residuals", "held_out"};
+
+struct Results {
+  const SweepRuns& sweep;
+  const Analysis& analysis;
+  const Options& options;
+  std::optional<Comparison> comparison;
+  std::string sentence;  // the law in one sentence
+};
+
+nlohmann::ordered_json fit_json(const Results& results);
+void write_tables(const Results& results, const std::filesystem::path& out);
+
+}  // namespace varscale::analysis

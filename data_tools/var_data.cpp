@@ -1,0 +1,154 @@
+// var_data: draw images, turn images into tokens, look into a token file.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "base/error.hpp"
+#include "data/parallel_images.hpp"
+#include "data/synth.hpp"
+#include "data/tokenize.hpp"
+#include "data/vips_runtime.hpp"
+#include "inspect.hpp"
+#include "tokenizer/vqvae.hpp"
+
+namespace varscale::data {
+namespace {
+
+using base::ExitCode;
+using base::UserError;
+
+constexpr const char* kAbout =
+    "Images in, tokens out: draws test images, tokenizes a folder of images, inspects the result.";
+
+constexpr const char* kExamples = R"(
+Examples:
+  var_data synth --out images --train 14000 --val 500 --side 32
+  var_data tokenize --train images/train --val images/val --tokenizer tok.safetensors --out tokens.h5
+  var_data tokenize --train photos --split 0.02 --tokenizer tok.safetensors --out tokens.h5 --crops 4
+  var_data inspect tokens.h5 --verify
+
+Exit codes: 0 done, 2 bad input, others failure.)";
+
+void add_synth(CLI::App& app, std::function<void()>& work) {
+  struct Options {
+    std::filesystem::path out;
+    SynthTree tree;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("synth",
+                                         "Draw class-conditional dead-leaves images into "
+                                         "OUT/train/<class>/*.png and OUT/val/<class>/*.png");
+  command->add_option("--out", options->out, "folder to make; must not exist")->required();
+  command->add_option("--train", options->tree.train, "training images, all classes together")
+      ->capture_default_str();
+  command->add_option("--val", options->tree.validation, "validation images")
+      ->capture_default_str();
+  command->add_option("--side", options->tree.side, "pixels, 8 to 1024")->capture_default_str();
+  command->add_option("--seed", options->tree.seed, "another seed, other images")
+      ->capture_default_str();
+  command->callback([options, &work] {
+    work = [options] {
+      write_synth_tree(options->out, options->tree, default_threads());
+      fmt::print("{}: {} training and {} validation images of {}x{} pixels in {} classes\n",
+                 options->out.string(), options->tree.train, options->tree.validation,
+                 options->tree.side, options->tree.side, kSynthClasses);
+    };
+  });
+}
+
+ImageEncoder load_encoder(const std::filesystem::path& path) {
+  auto vqvae = std::make_shared<tokenizer::Vqvae>(tokenizer::Vqvae::load(path));
+  return {.image_side = vqvae->config().image_side,
+          .scales = vqvae->config().scales,
+          .fingerprint = vqvae->fingerprint(),
+          .path = path.string(),
+          .quantizer = vqvae->quantizer().weights(),
+          .encode = [vqvae](const at::Tensor& x_BCHW) { return vqvae->tokens(x_BCHW); }};
+}
+
+void run_tokenize(const TokenizeOptions& options, const std::filesystem::path& tokenizer) {
+  const TokenizeReport report = tokenize(options, load_encoder(tokenizer));
+  for (const CorruptImage& image : report.skipped) fmt::print("skipped: {}\n", image.reason);
+  if (options.skip_corrupt) fmt::print("{} unreadable images skipped\n", report.skipped.size());
+  fmt::print("{}: {} training images x {} crop{} and {} validation images, {} tokens each\n",
+             options.out.string(), report.info.train_images, report.info.crops,
+             report.info.crops == 1 ? "" : "s", report.info.validation_images,
+             report.info.tokens_per_image());
+}
+
+void add_tokenize(CLI::App& app, std::function<void()>& work) {
+  struct Options {
+    TokenizeOptions tokenize;
+    std::filesystem::path tokenizer;
+  };
+  auto options = std::make_shared<Options>();
+  TokenizeOptions& o = options->tokenize;
+  CLI::App* command =
+      app.add_subcommand("tokenize", "Encode a class-per-folder tree of images into a token file");
+  command->add_option("--train", o.train, "training images: one folder a class")->required();
+  CLI::Option* val = command->add_option(
+      "--val", o.validation, "validation images: the same tree, or flat with --val-labels");
+  command->add_option("--val-labels", o.validation_labels,
+                      "text file: a label, or \"name label\", an image of --val");
+  command
+      ->add_option("--split", o.split,
+                   "without --val: this part of --train becomes the validation set")
+      ->capture_default_str()
+      ->excludes(val);
+  command->add_option("--seed", o.seed, "of the split and of random crops")->capture_default_str();
+  command
+      ->add_option("--tokenizer", options->tokenizer, "weights and configuration of the tokenizer")
+      ->required();
+  command->add_option("--out", o.out, "token file to write; complete or absent")->required();
+  command->add_option("--crops", o.crops, "random crops of each training image")
+      ->capture_default_str();
+  command->add_flag("--always-resize", o.always_resize,
+                    "resize and crop also images that have the right size already");
+  command->add_flag("--skip-corrupt", o.skip_corrupt,
+                    "leave unreadable images out and name them (reads all twice)");
+  command->add_option("--batch", o.batch, "images encoded at a time")->capture_default_str();
+  command->callback([options, &work] {
+    work = [options] { run_tokenize(options->tokenize, options->tokenizer); };
+  });
+}
+
+void add_inspect(CLI::App& app, std::function<void()>& work) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App* command = app.add_subcommand(
+      "inspect", "Show what a token file holds, and what its tokens cost without a model");
+  command->add_option("FILE", options->file, "a token file")->required();
+  command->add_flag("--json", options->json, "one JSON object instead of text");
+  command->add_flag("--verify", options->verify, "check every token and the fingerprint");
+  command->callback([options, &work] { work = [options] { inspect(*options); }; });
+}
+
+ExitCode run(int argc, char** argv) {
+  CLI::App app(kAbout, "var_data");
+  app.footer(kExamples);
+  app.require_subcommand(1);
+  std::function<void()> work;
+  add_synth(app, work);
+  add_tokenize(app, work);
+  add_inspect(app, work);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
+      app.exit(error);
+      return ExitCode::kDone;
+    }
+    throw UserError("{} (var_data --help shows the options)", error.what());
+  }
+  const VipsRuntime vips("var_data");
+  work();
+  return ExitCode::kDone;
+}
+
+}  // namespace
+}  // namespace varscale::data
+
+int main(int argc, char** argv) {
+  return varscale::base::run_main("var_data", [&] { return varscale::data::run(argc, argv); });
+}

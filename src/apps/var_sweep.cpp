@@ -1,0 +1,326 @@
+// var_sweep: the main job. Plans a sweep file and trains every run of it that is not done.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/signals.hpp"
+#include "comm/communicator.hpp"
+#include "records/token_file.hpp"
+#include "sweep/ledger.hpp"
+#include "sweep/plan.hpp"
+#include "sweep/spec.hpp"
+#include "sweep/throughput.hpp"
+#include "train/trainer.hpp"
+
+namespace varscale {
+namespace {
+
+using base::ExitCode;
+using base::UserError;
+
+constexpr const char* kExamples = R"(Examples:
+  var_sweep sweeps/depth.yaml --plan --device h200 --ranks 64    what it costs; needs no MPI, no GPU
+  mpirun -n 2 var_sweep sweeps/quickstart.yaml                   train; again: go on where it stopped
+  var_sweep sweeps/quickstart.yaml --status                      the table so far, while it runs
+  var_sweep sweeps/quickstart.yaml --set defaults.train.batch=32 --set output=results/batch32
+  var_sweep sweeps/depth.yaml --calibrate                        measure this machine for later plans)";
+
+struct Options {
+  std::string file, device = "cpu", only;
+  std::vector<std::string> overrides;
+  int64_t ranks = 0;  // 0: this launch's
+  bool device_given = false;
+  bool plan = false, status = false, json = false, calibrate = false, help_config = false;
+};
+
+sweep::Throughput throughput_for(const Options& options, const sweep::Sweep& sweep,
+                                 const sweep::Ledger& ledger) {
+  sweep::Throughput throughput(options.device);
+  // Finished runs were measured on this machine, which need not be the one that --device names.
+  if (!options.device_given)
+    throughput.add_measured("finished runs", sweep::measured_rates(sweep, ledger));
+  throughput.add_measured("calibration",
+                          sweep::read_calibration(sweep::calibration_path(options.device)));
+  return throughput;
+}
+
+void print_help_config() {
+  for (const base::ConfigHelpLine& line : sweep::setting_keys())
+    fmt::print("{:<28} {:<10} {}  ({}{})\n", line.key, line.default_value, line.help, line.range,
+               line.identity == base::Identity::kNo ? "; not in the id" : "");
+}
+
+ExitCode print_plan(const Options& options) {
+  const sweep::Sweep sweep =
+      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  const sweep::Ledger ledger = sweep::Ledger::look(sweep);
+  const sweep::Plan plan = sweep::make_plan(sweep, throughput_for(options, sweep, ledger),
+                                            std::max<int64_t>(1, options.ranks));
+  if (options.json)
+    fmt::print("{}\n", sweep::plan_json(plan).dump(2));
+  else
+    fmt::print("{}", sweep::plan_table(plan));
+  return ExitCode::kDone;
+}
+
+void print_summary(const Options& options, const sweep::Sweep& sweep, const sweep::Ledger& ledger) {
+  const auto rows = sweep::summarise(sweep, ledger);
+  if (options.json)
+    fmt::print("{}\n", sweep::summary_json(sweep.name, rows).dump(2));
+  else
+    fmt::print("{}", sweep::summary_table(sweep.name, rows));
+  std::fflush(stdout);
+}
+
+ExitCode print_status(const Options& options) {
+  const sweep::Sweep sweep =
+      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  print_summary(options, sweep, sweep::Ledger::look(sweep));
+  return ExitCode::kDone;
+}
+
+// Runs `body` on this rank and lets every rank throw if any of them failed.
+template <class Body>
+void together(comm::Communicator& world, std::string_view tag, const Body& body) {
+  std::string failure;
+  bool user = false;
+  try {
+    body();
+  } catch (const UserError& error) {
+    failure = error.what();
+    user = true;
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  world.agree(failure, user, tag);
+}
+
+// The launch of one sweep on all ranks. The first rank alone touches the ledger and decides.
+class Launch {
+ public:
+  Launch(const Options& options, comm::Communicator& world) : options_(options), world_(world) {
+    if (options.ranks > 0 && options.ranks != world.size())
+      throw UserError("--ranks {}: this launch has {}; --ranks is for --plan", options.ranks,
+                      world.size());
+    together(world_, "sweep file", [&] {
+      sweep_ = sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kTrain);
+      if (!options.only.empty()) leave_out_all_but(options.only);
+    });
+  }
+
+  ExitCode train() {
+    together(world_, "sweep folder", [&] {
+      if (!is_first()) return;
+      const auto throughput = throughput_for(options_, sweep_, sweep::Ledger::look(sweep_));
+      const sweep::Plan plan = sweep::make_plan(sweep_, throughput, world_.size());
+      ledger_.emplace(sweep::Ledger::claim(sweep_, plan));
+      if (!options_.json) fmt::print(stderr, "{}\n", sweep::plan_table(plan));
+    });
+    bool stopped = false;
+    std::set<std::string> tried = left_out_;
+    while (!stopped) {
+      const int64_t index = next(tried);
+      if (index < 0) break;
+      const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(index)];
+      tried.insert(run.id);
+      stopped = train_run(run);
+    }
+    if (is_first()) print_summary(options_, sweep_, *ledger_);
+    if (stopped) return ExitCode::kStopped;
+    return all_done() ? ExitCode::kDone : ExitCode::kFailure;  // a run that has failed too often
+  }
+
+  // A few steps of each depth, kept as results/calibration-<device>.json for later plans.
+  ExitCode calibrate() {
+    constexpr int64_t kSteps = 8;
+    std::vector<sweep::MeasuredRate> rates;
+    std::set<std::pair<int64_t, std::string>> seen;
+    const auto scratch = sweep_.output / "calibration";
+    for (sweep::SweepRun run : sweep_.runs) {
+      if (run.config.train.device != "cpu" && !options_.device_given)
+        throw UserError("--calibrate with train.device {}: name the device, as in --device h200",
+                        run.config.train.device);
+      if (left_out_.contains(run.id)) continue;
+      if (!seen.emplace(run.config.model.depth, run.config.train.precision).second) continue;
+      run.config.train.images = kSteps * run.config.train.batch;
+      run.config.eval.points = 1;
+      const auto folder = scratch / run.id;
+      together(world_, "calibration folder", [&] {
+        if (!is_first()) return;
+        std::filesystem::remove_all(folder);
+        std::filesystem::create_directories(folder);
+      });
+      const auto outcome = train::train(job_of(run, folder), tokens_of(run), world_, stop_);
+      if (outcome.state == train::Outcome::State::kStopped) return ExitCode::kStopped;
+      if (is_first()) {
+        const double rate =
+            sweep::measured_flops_per_s(records::read_run(folder / "run.h5")) / world_.size();
+        rates.push_back({run.config.model.depth, run.config.train.precision, rate});
+        fmt::print("depth {} {}: {:.4g} GFLOP/s a rank\n", run.config.model.depth,
+                   run.config.train.precision, rate / 1e9);
+      }
+    }
+    together(world_, "calibration file", [&] {
+      if (!is_first()) return;
+      std::filesystem::remove_all(scratch);
+      const auto path = sweep::calibration_path(options_.device);
+      sweep::write_calibration(path, options_.device, rates);
+      fmt::print("{}\n", path.string());
+    });
+    return ExitCode::kDone;
+  }
+
+ private:
+  bool is_first() const { return world_.rank() == 0; }
+
+  // The plan and the summary still show the whole sweep.
+  void leave_out_all_but(const std::string& id) {
+    bool found = false;
+    std::string known;
+    for (const sweep::SweepRun& run : sweep_.runs) {
+      known += (known.empty() ? "" : ", ") + run.id;
+      if (run.id == id)
+        found = true;
+      else
+        left_out_.insert(run.id);
+    }
+    if (!found) throw UserError("--only {}: no such run; the sweep has {}", id, known);
+  }
+
+  bool all_done() {
+    std::string word = "yes";
+    together(world_, "states of the runs", [&] {
+      if (!is_first()) return;
+      for (const sweep::SweepRun& run : sweep_.runs)
+        if (!left_out_.contains(run.id) && ledger_->status(run.id).state != sweep::RunState::kDone)
+          word = "no";
+    });
+    return world_.broadcast_bytes(word, 0, "states of the runs") == "yes";
+  }
+
+  // The number of the next run on every rank; -1: none is left.
+  int64_t next(const std::set<std::string>& tried) {
+    std::optional<size_t> index;
+    together(world_, "next run", [&] {
+      if (is_first()) index = sweep::next_run(sweep_, *ledger_, tried);
+    });
+    const std::string word = index ? std::to_string(*index) : "-1";
+    return std::stoll(world_.broadcast_bytes(word, 0, "next run"));
+  }
+
+  const records::TokenFile& tokens_of(const sweep::SweepRun& run) {
+    auto& file = files_[run.config.tokens];
+    if (!file) file = std::make_unique<records::TokenFile>(run.config.tokens);
+    return *file;
+  }
+
+  train::TrainJob job_of(const sweep::SweepRun& run, const std::filesystem::path& folder) const {
+    train::TrainJob job;
+    job.run = run.config;
+    job.facts = run.tokens;
+    job.sweep = sweep_.name;
+    job.folder = folder;
+    job.quiet = options_.json;
+    return job;
+  }
+
+  // True: asked to stop.
+  bool train_run(const sweep::SweepRun& run) {
+    using Clock = std::chrono::steady_clock;
+    together(world_, "run folder", [&] {
+      if (is_first()) ledger_->start(run);
+    });
+    train::TrainJob job =
+        job_of(run, ledger_ ? ledger_->run_folder(run.id) : sweep_.output / "runs" / run.id);
+    Clock::time_point noted = Clock::now();
+    if (is_first())
+      job.on_step = [&](int64_t step, double) {
+        if (Clock::now() - noted < std::chrono::seconds(5)) return;
+        ledger_->note_step(run, step);
+        noted = Clock::now();
+      };
+    std::optional<train::Outcome> outcome;
+    try {
+      outcome = train::train(job, tokens_of(run), world_, stop_);
+    } catch (const std::exception& error) {
+      // Some ranks may still wait in a collective: the launch ends here, and the next one retries.
+      if (is_first()) ledger_->fail(run, error.what());
+      throw;
+    }
+    const bool stopped = outcome->state == train::Outcome::State::kStopped;
+    together(world_, "run status", [&] {
+      if (!is_first()) return;
+      if (stopped)
+        ledger_->stop(run, outcome->step);
+      else
+        ledger_->finish(run);
+    });
+    return stopped;
+  }
+
+  const Options& options_;
+  comm::Communicator& world_;
+  base::StopSignals stop_;
+  sweep::Sweep sweep_;
+  std::set<std::string> left_out_;       // by --only
+  std::optional<sweep::Ledger> ledger_;  // on the first rank
+  std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
+};
+
+ExitCode run(const Options& options) {
+  if (options.help_config) {
+    print_help_config();
+    return ExitCode::kDone;
+  }
+  if (options.file.empty()) throw UserError("no sweep file given; see var_sweep --help");
+  if (options.plan) return print_plan(options);
+  if (options.status) return print_status(options);
+  const auto world = comm::open_world();
+  Launch launch(options, *world);
+  return options.calibrate ? launch.calibrate() : launch.train();
+}
+
+}  // namespace
+}  // namespace varscale
+
+int main(int argc, char** argv) {
+  using varscale::base::ExitCode;
+  varscale::Options options;
+  CLI::App app{"Trains every run of a sweep file; started again, it goes on where it stopped."};
+  app.footer(varscale::kExamples);
+  app.add_option("file", options.file, "the sweep file");
+  app.add_option("--set", options.overrides, "override a key of the file: defaults.train.batch=32")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  auto* device = app.add_option("--device", options.device,
+                                "whose speed the plan takes: cpu, a100, h100, h200, b200");
+  app.add_option("--ranks", options.ranks, "ranks that the plan takes")->check(CLI::PositiveNumber);
+  app.add_option("--only", options.only, "train this run alone");
+  auto* plan = app.add_flag("--plan", options.plan, "print the plan and stop");
+  auto* status = app.add_flag("--status", options.status, "print the table of runs and stop");
+  auto* calibrate =
+      app.add_flag("--calibrate", options.calibrate, "measure the speed of each depth");
+  plan->excludes(status)->excludes(calibrate);
+  status->excludes(calibrate);
+  app.add_flag("--json", options.json, "tables as JSON on stdout, no progress line");
+  app.add_flag("--help-config", options.help_config, "every setting of a run, with its default");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kBadInput);
+  }
+  options.device_given = device->count() > 0;
+  return varscale::base::run_main("var_sweep", [&] { return varscale::run(options); });
+}

@@ -1,0 +1,72 @@
+#include "tokenizer/layers.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace varscale::tokenizer {
+
+Tensor Conv::operator()(const Tensor& x_BCHW) const {
+  return at::conv2d(x_BCHW, weight_OIkk, bias_O, stride, padding);
+}
+
+Tensor GroupNorm::operator()(const Tensor& x_BCHW) const {
+  return at::group_norm(x_BCHW, groups, weight_C, bias_C, 1e-6);
+}
+
+Conv Builder::conv(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride) const {
+  Conv conv{at::zeros({out, in, kernel, kernel}), at::zeros({out}), stride, stride == 1 ? kernel / 2 : 0};
+  parameters_.push_back({prefix_ + name + ".weight", conv.weight_OIkk});
+  parameters_.push_back({prefix_ + name + ".bias", conv.bias_O});
+  return conv;
+}
+
+GroupNorm Builder::norm(const std::string& name, int64_t channels) const {
+  GroupNorm norm{at::ones({channels}), at::zeros({channels}), groups_};
+  parameters_.push_back({prefix_ + name + ".weight", norm.weight_C});
+  parameters_.push_back({prefix_ + name + ".bias", norm.bias_C});
+  return norm;
+}
+
+ResidualBlock::ResidualBlock(const Builder& build, int64_t in, int64_t out)
+    : norm1_(build.norm("norm1", in)),
+      conv1_(build.conv("conv1", in, out)),
+      norm2_(build.norm("norm2", out)),
+      conv2_(build.conv("conv2", out, out)) {
+  if (in != out) shortcut_ = build.conv("nin_shortcut", in, out, 1);
+}
+
+Tensor ResidualBlock::operator()(const Tensor& x_BCHW) const {
+  const Tensor h_BCHW = conv2_(at::silu(norm2_(conv1_(at::silu(norm1_(x_BCHW))))));
+  return (shortcut_ ? (*shortcut_)(x_BCHW) : x_BCHW) + h_BCHW;
+}
+
+AttentionBlock::AttentionBlock(const Builder& build, int64_t channels)
+    : norm_(build.norm("norm", channels)),
+      qkv_(build.conv("qkv", channels, 3 * channels, 1)),
+      proj_out_(build.conv("proj_out", channels, channels, 1)) {}
+
+Tensor AttentionBlock::operator()(const Tensor& x_BCHW) const {
+  const int64_t channels = x_BCHW.size(1);
+  const Tensor qkv_BXN = qkv_(norm_(x_BCHW)).flatten(2);  // X = 3 C
+  const auto q_k_v = qkv_BXN.chunk(3, 1);                 // each [B, C, N]
+  const double scale = 1 / std::sqrt(static_cast<double>(channels));
+  const Tensor weight_BNN = at::softmax(at::bmm(q_k_v[0].transpose(1, 2), q_k_v[1]) * scale, 2);
+  const Tensor h_BCN = at::bmm(q_k_v[2], weight_BNN.transpose(1, 2));
+  return x_BCHW + proj_out_(h_BCN.view(x_BCHW.sizes()));
+}
+
+MiddleBlock::MiddleBlock(const Builder& build, int64_t channels)
+    : block_1_(build.below("block_1"), channels, channels),
+      attn_1_(build.below("attn_1"), channels),
+      block_2_(build.below("block_2"), channels, channels) {}
+
+Tensor MiddleBlock::operator()(const Tensor& x_BCHW, std::string_view prefix, const Observer& observe) const {
+  const Tensor attended_BCHW = attn_1_(block_1_(x_BCHW));
+  if (observe) observe(std::string(prefix) + "mid.attn_1", attended_BCHW);
+  const Tensor y_BCHW = block_2_(attended_BCHW);
+  if (observe) observe(std::string(prefix) + "mid.block_2", y_BCHW);
+  return y_BCHW;
+}
+
+}  // namespace varscale::tokenizer

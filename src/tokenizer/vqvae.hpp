@@ -1,0 +1,134 @@
+// The multi-scale VQVAE: images to K token maps and back.
+//
+//   Vqvae tokenizer = Vqvae::load("tok.safetensors");        // weights and configuration in one file
+//   Vqvae::Encoded e = tokenizer.encode(image_B3XX);         // e.tokens: S tensors [B, side^2] int64
+//   Tensor image = tokenizer.decode(tokenizer.quantizer().cumulative(at::cat(e.tokens, 1)).back());
+//
+// Legend   B batch, C code width, H = W last side, L tokens, S scales, V codes, X image side.
+// Errors   UserError: an impossible configuration, a file that is no tokenizer or was changed.
+// Source   arXiv 2404.02905 section 3.2; parameter names of the public code's state dict.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/config.hpp"
+#include "nn/tensor.hpp"
+#include "tokenizer/autoencoder.hpp"
+#include "tokenizer/quantizer.hpp"
+
+namespace varscale::tokenizer {
+
+// The defaults are the released tokenizer (108.9 M parameters, 680 tokens an image of 256 px).
+struct VqvaeConfig {
+  int64_t image_side = 256;
+  int64_t channels = 160;
+  std::vector<int64_t> channel_mult = {1, 1, 2, 2, 4};
+  int64_t blocks = 2;
+  int64_t groups = 32;
+  int64_t code_width = 32;
+  int64_t vocabulary = 4096;
+  std::vector<int64_t> scales = {1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
+  int64_t phis = 4;
+  double phi_ratio = 0.5;
+  double beta = 0.25;
+  bool unit_norm = false;
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    using base::Range;
+    const auto positive = Range<int64_t>::at_least(1);
+    v.field("image_side", image_side, "pixels; the last scale times 2^(levels - 1)", positive);
+    v.field("channels", channels, "channels of the first level", positive);
+    v.field("channel_mult", channel_mult, "factor on the channels, one per level", positive);
+    v.field("blocks", blocks, "residual blocks a level; the decoder has one more", positive);
+    v.field("groups", groups, "groups of the normalisation; must divide the channels", positive);
+    v.field("code_width", code_width, "numbers per code", positive);
+    v.field("vocabulary", vocabulary, "codes, shared by all scales", Range<int64_t>::between(2, 65536));
+    v.field("scales", scales, "sides of the token maps, coarse to fine", positive);
+    v.field("phis", phis, "smoothing convolutions shared by the scales", positive);
+    v.field("phi_ratio", phi_ratio, "their share in what a map adds", Range<double>::between(0, 1));
+    v.field("beta", beta, "weight of the commitment term", Range<double>::at_least(0));
+    v.field("unit_norm", unit_norm, "nearest code by cosine instead of distance");
+  }
+
+  void check() const;  // UserError: sizes that do not fit together
+  AutoencoderShape autoencoder() const { return {channels, channel_mult, blocks, groups, code_width}; }
+  QuantizerConfig quantizer() const;
+};
+
+enum class Init {
+  // What the public code starts from: uniform convolutions and biases of bound 1 / sqrt(fan_in), normal codes.
+  kPublic,
+  // Normal convolutions of deviation 1 / sqrt(fan_in), zero biases; the last convolution of every residual
+  // and attention block zero, so that each block starts as the identity; codes uniform within 1 / V.
+  kZeroResidual,
+};
+
+class Vqvae {
+ public:
+  explicit Vqvae(VqvaeConfig config);  // convolutions zero; call initialise() or load
+  const VqvaeConfig& config() const noexcept { return config_; }
+  const Quantizer& quantizer() const noexcept { return quantizer_; }
+  const Decoder& decoder() const noexcept { return *decoder_; }
+
+  // Leaves in state-dict order; handles share storage with the model.
+  const nn::NamedTensors& parameters() const noexcept { return parameters_; }
+  // quantize.ema_vocab_hit_SV [S, V]: running mean of how often each code was chosen in a training batch.
+  const Tensor& hits_SV() const noexcept { return hits_SV_; }
+  nn::NamedTensors state() const;  // parameters and that buffer
+
+  // Fills all parameters. Every number is a function of (seed, parameter name, place).
+  void initialise(Init init, uint64_t seed);
+
+  // image_B3XX float32 in [-1, 1] to the feature map before quantisation, [B, C, H, W].
+  Tensor features(const Tensor& image_B3XX, const Observer& observe = {}) const;
+
+  struct Encoded {
+    Tensor f_BCHW;
+    std::vector<Tensor> tokens;  // S tensors [B, side^2] int64
+  };
+  Encoded encode(const Tensor& image_B3XX) const;  // no gradient
+  Tensor tokens(const Tensor& image_B3XX) const;   // the same as one [B, L] int64
+
+  Tensor decode_raw(const Tensor& f_hat_BCHW, const Observer& observe = {}) const;  // [B, 3, X, X]
+  Tensor decode(const Tensor& f_hat_BCHW) const;                                    // clamped to [-1, 1]
+  Tensor decode_tokens(const Tensor& tokens_BL) const;                              // clamped; no gradient
+
+  // One training pass, with gradients. vq_loss is the mean over the scales of
+  // beta |f - sg(f_hat_k)|^2 + |f_hat_k - sg(f)|^2 (means over elements); the reconstruction sees f_hat by
+  // the straight-through estimator. Without `quantise` the decoder sees f itself and vq_loss is zero.
+  struct TrainOutput {
+    Tensor reconstruction_B3XX;           // not clamped
+    Tensor vq_loss;                       // scalar
+    std::vector<Tensor> tokens;           // S tensors [B side^2] int64; empty without `quantise`
+    std::vector<Tensor> residuals;        // what each was chosen for: S tensors [B side^2, C]
+    Tensor hits_SV;                       // how often each code was chosen, float32
+  };
+  TrainOutput forward_train(const Tensor& image_B3XX, bool quantise = true) const;
+
+  // SHA-256 over configuration and parameters; names the token space in token files.
+  std::string fingerprint() const;
+  // `training`: what made these weights, as text for whoever compares; see stored_training().
+  void save(const std::filesystem::path& path, const std::string& training = {}) const;
+  // Also reads a file of public key names without our metadata, as the released architecture.
+  static Vqvae load(const std::filesystem::path& path);
+
+ private:
+  VqvaeConfig config_;
+  nn::NamedTensors parameters_;
+  std::optional<Encoder> encoder_;
+  std::optional<Decoder> decoder_;
+  Quantizer quantizer_;
+  Conv quant_conv_, post_quant_conv_;
+  Tensor hits_SV_;
+};
+
+// The text given to save(), "" where there is none. Reads the head of the file only.
+std::string stored_training(const std::filesystem::path& path);
+
+}  // namespace varscale::tokenizer

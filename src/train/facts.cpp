@@ -1,0 +1,65 @@
+#include "train/facts.hpp"
+
+#include <algorithm>
+
+#include "base/config.hpp"
+#include "base/random.hpp"
+#include "scaling/count.hpp"
+
+namespace varscale::train {
+
+records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identity, const scaling::VarShape& shape,
+                         const EvalPlan& evaluations, int64_t validation_images, int ranks) {
+  const sweep::RunConfig& run = job.run;
+  const scaling::ParameterCount count = scaling::count_parameters(shape);
+  const auto images = static_cast<double>(sweep::images_seen_of(run));
+  const double tokens = images * static_cast<double>(shape.tokens.scales.tokens());
+  records::Facts facts;
+  facts["sweep"] = job.sweep;
+  facts["run_id"] = identity.run_id;
+  facts["config_hash"] = identity.config_hash;
+  facts["config"] = base::dump_config(run).dump();
+  facts["numerics_version"] = sweep::kNumericsVersion;
+  facts["role"] = run.role;
+  facts["depth"] = shape.depth;
+  facts["width"] = shape.width;
+  facts["heads"] = shape.heads;
+  facts["seed"] = static_cast<int64_t>(run.train.seed);
+  facts["data_seed"] = static_cast<int64_t>(run.train.data_seed);
+  facts["batch"] = run.train.batch;
+  facts["steps"] = sweep::steps_of(run);
+  facts["lr"] = run.optimizer.lr;
+  facts["precision"] = run.train.precision;
+  facts["budget_images"] = sweep::images_seen_of(run);
+  facts["unique_images"] = job.facts.train_images;
+  facts["unique_tokens"] = job.facts.train_images * job.facts.crops * shape.tokens.scales.tokens();
+  facts["passes"] = images / static_cast<double>(job.facts.train_images);
+  facts["tokens_per_image"] = shape.tokens.scales.tokens();
+  facts["tokens_fingerprint"] = job.facts.fingerprint;
+  facts["params_total"] = count.total();
+  facts["params_non_embedding"] = count.non_embedding();
+  facts["params_blocks"] = count.blocks();
+  facts["params_paper"] = count.paper_rule;
+  facts["flop_formula"] = std::string(scaling::kFlopFormula);
+  facts["flops_per_image"] = scaling::training_flops(shape, 1.0);
+  facts["flops_6nd"] = scaling::six_nd(static_cast<double>(count.total()), tokens);
+  facts["loss_unit"] = std::string("nat per token");
+  facts["err_unit"] = std::string("fraction, 1 - top-1 accuracy");
+  facts["validation"] = std::string("centre crop, no drop path, label drop: ") + run.eval.label_drop;
+  facts["val_images"] = validation_images;
+  facts["eval_subset_images"] = evaluations.subset_images;
+  facts["ranks"] = static_cast<int64_t>(ranks);
+  facts["segments"] = int64_t{1};
+  facts["complete"] = int64_t{0};
+  return facts;
+}
+
+std::vector<int64_t> evaluation_images(int64_t validation_images, int64_t count) {
+  const base::Permutation order(static_cast<uint64_t>(validation_images), 0, "evaluation subset");
+  std::vector<int64_t> images;
+  for (int64_t i = 0; i < count; ++i) images.push_back(static_cast<int64_t>(order(static_cast<uint64_t>(i))));
+  std::sort(images.begin(), images.end());
+  return images;
+}
+
+}  // namespace varscale::train

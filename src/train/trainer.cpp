@@ -1,0 +1,287 @@
+#include "train/trainer.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <cmath>
+#include <optional>
+
+#include "base/error.hpp"
+#include "base/progress.hpp"
+#include "base/random.hpp"
+#include "checkpoint/checkpoint.hpp"
+#include "data/batch.hpp"
+#include "models/var/model.hpp"
+#include "nn/functional.hpp"
+#include "optim/adamw.hpp"
+#include "optim/schedule.hpp"
+#include "parallel/replicated.hpp"
+#include "records/run_file.hpp"
+#include "scaling/count.hpp"
+#include "tokenizer/quantizer.hpp"
+#include "train/eval_points.hpp"
+#include "train/facts.hpp"
+#include "train/validate.hpp"
+
+namespace varscale::train {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+at::Device device_of(const sweep::RunConfig& run) {
+  if (run.train.device == "cpu") return at::kCPU;
+  return {at::kCUDA, static_cast<at::DeviceIndex>(comm::local_rank())};
+}
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+optim::Schedule make_schedule(const sweep::RunConfig& run) {
+  const int64_t steps = sweep::steps_of(run);
+  return optim::Schedule({.kind = run.schedule.kind,
+                          .steps = steps,
+                          .warmup_steps = std::llround(run.schedule.warmup * static_cast<double>(steps)),
+                          .warmup_start = run.schedule.warmup_start,
+                          .hold = run.schedule.hold,
+                          .end = run.schedule.end});
+}
+
+// One run in one process: the pieces, and what a step does with them.
+class Trainer {
+ public:
+  Trainer(const TrainJob& job, const records::TokenFile& tokens, comm::Communicator& world)
+      : job_(job),
+        run_(job.run),
+        world_(world),
+        shape_(sweep::shape_of(job.run, job.facts)),
+        schedule_(make_schedule(job.run)),
+        batches_(tokens, run_.train.data_seed, run_.train.batch),
+        validation_(tokens),
+        quantizer_(tokenizer::Quantizer::from_weights(tokens.quantizer(), shape_.tokens.scales)),
+        device_(device_of(job.run)),
+        model_(shape_, device_),
+        replicated_(model_.parameters(), world),
+        optimizer_(model_.parameters(),
+                   {.beta1 = run_.optimizer.beta1, .beta2 = run_.optimizer.beta2, .eps = run_.optimizer.eps}),
+        checkpoints_(job.folder / "checkpoints", run_.train.keep),
+        identity_{.run_id = sweep::run_id(run_, job.facts), .config_hash = sweep::identity_hash(run_, job.facts)},
+        flops_per_image_(scaling::training_flops(shape_, 1.0)),
+        eval_plan_(plan_evaluations(run_, schedule_, validation_.images(), flops_per_image_,
+                                    scaling::count_forward(shape_).total())),
+        share_(parallel::share_of(run_.train.batch, world.rank(), world.size())) {}
+
+  Outcome operator()(const base::StopSignals& stop) {
+    start();
+    std::optional<base::Progress> progress;
+    if (world_.rank() == 0 && !job_.quiet) {
+      progress.emplace(identity_.run_id, schedule_.steps(), "steps");
+      progress->set(step_);
+    }
+    Clock::time_point last_save = Clock::now();
+    while (step_ < schedule_.steps()) {
+      const bool stop_here = job_.stop_after > 0 && step_ >= job_.stop_after;
+      const bool save_due = seconds_since(last_save) > 60 * run_.train.save_every_min;
+      const Decision decision = decide(stop.requested() || stop_here, save_due);
+      if (decision.save || decision.stop) {
+        save();
+        last_save = Clock::now();
+      }
+      if (decision.stop) return {Outcome::State::kStopped, step_};
+      const records::StepRow row = take_step();
+      if (rows_) rows_->append(row);
+      if (eval_plan_.steps.contains(step_)) evaluate(row);
+      if (world_.rank() == 0) {
+        if (rows_) rows_->flush();
+        if (job_.on_step) job_.on_step(step_, row.loss_mean);
+      }
+      if (progress) {
+        progress->note(fmt::format("loss {:.4f}", row.loss_mean));
+        progress->advance(1);
+      }
+    }
+    if (rows_) rows_->set_fact("complete", int64_t{1});
+    save();
+    if (progress) progress->finish();
+    return {Outcome::State::kDone, step_};
+  }
+
+ private:
+  struct Decision {
+    bool stop, save;
+  };
+
+  nn::NamedTensors state_tensors() const {
+    nn::NamedTensors tensors = checkpoint::with_prefix("param.", model_.parameters());
+    for (const nn::NamedTensor& moment : optimizer_.state()) tensors.push_back(moment);
+    return tensors;
+  }
+
+  // Fresh weights, or the newest checkpoint. The first rank looks; all load the same.
+  void start() {
+    at::Tensor found = at::full({1}, int64_t{-1}, at::kLong);
+    if (world_.rank() == 0) found.fill_(checkpoints_.latest().value_or(-1));
+    world_.broadcast(found, 0, "newest checkpoint").wait();
+    const auto newest = found.item<int64_t>();
+
+    std::string failure;
+    bool user = false;
+    try {
+      records::RunTables tables;
+      if (newest < 0) {
+        model_.initialise({.seed = run_.train.seed, .std = run_.model.init_std, .adaln_gamma = run_.model.adaln_gamma_init});
+        tables.facts = run_facts(job_, identity_, shape_, eval_plan_, validation_.images(), world_.size());
+      } else {
+        const checkpoint::Position position = checkpoints_.load(newest, identity_, state_tensors());
+        step_ = position.step;
+        segment_ = position.segment + 1;
+        optimizer_.set_steps_taken(step_);
+        tables = checkpoints_.rows(newest);
+        tables.facts["segments"] = segment_ + 1;
+      }
+      if (world_.rank() == 0) rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));
+    } catch (const base::UserError& error) {
+      failure = error.what();
+      user = true;
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    world_.agree(failure, user, "start of the run");
+  }
+
+  // Any rank's wish to stop stops all after the same step; the first rank's clock decides about saving.
+  Decision decide(bool wish_to_stop, bool save_due) {
+    at::Tensor flags = at::zeros({2}, at::kLong);
+    flags[0] = static_cast<int64_t>(wish_to_stop);
+    flags[1] = static_cast<int64_t>(save_due && world_.rank() == 0);
+    world_.all_reduce(flags, comm::Reduce::kMax, "stop and save flags").wait();
+    return {flags[0].item<int64_t>() != 0, flags[1].item<int64_t>() != 0};
+  }
+
+  // Forward and backward of this rank's rows [begin, end) of the batch; returns sums [2, S].
+  at::Tensor accumulate(const data::Batch& batch) {
+    const auto count = static_cast<int64_t>(batch.sample_ids.size());
+    const at::Tensor labels_B = models::drop_labels(batch.labels_B, shape_.classes, run_.model.label_drop,
+                                                    run_.train.seed, step_, batch.sample_ids);
+    models::ForwardOptions options{
+        .compute = run_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat,
+        .drop_path_SB = models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids)};
+    if (options.drop_path_SB.defined()) options.drop_path_SB = options.drop_path_SB.to(device_);
+    const at::Tensor logits_BLV =
+        model_.forward(labels_B.to(device_), quantizer_.teacher_input(batch.tokens_BL).to(device_), options);
+    const nn::TokenScores scores =
+        nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device_));
+    const double global_count =
+        static_cast<double>(run_.train.batch) * static_cast<double>(shape_.tokens.scales.tokens());
+    (scores.loss_N.sum() / global_count).backward();
+    return scale_sums(scores.loss_N, scores.correct_N, count, shape_.tokens.scales);
+  }
+
+  records::StepRow take_step() {
+    const Clock::time_point begin = Clock::now();
+    double data_wait_s = 0;
+    replicated_.zero_gradients();
+    at::Tensor sums_2S = at::zeros({2, shape_.tokens.scales.count()}, at::kDouble);
+    const int64_t micro = run_.train.micro_batch > 0 ? run_.train.micro_batch : run_.train.batch;
+    for (int64_t row = share_.begin; row < share_.end; row += micro) {
+      const Clock::time_point load_begin = Clock::now();
+      const data::Batch batch = batches_.load(step_, row, std::min(share_.end, row + micro));
+      data_wait_s += seconds_since(load_begin);
+      sums_2S += accumulate(batch);
+    }
+    replicated_.reduce_gradients();
+    world_.all_reduce(sums_2S, comm::Reduce::kSum, "loss sums").wait();
+    const Scores scores = scores_from_sums(sums_2S, run_.train.batch, shape_.tokens.scales);
+    const double norm = optim::gradient_norm(replicated_.gradients());
+    if (!std::isfinite(scores.loss_mean) || !std::isfinite(norm)) {
+      throw std::runtime_error(fmt::format("{}: step {}: loss {} with gradient norm {}: training has diverged",
+                                           identity_.run_id, step_ + 1, scores.loss_mean, norm));
+    }
+    const double lr = run_.optimizer.lr * schedule_.lr_factor(step_);
+    const double decay_end = run_.optimizer.weight_decay_end < 0 ? run_.optimizer.weight_decay : run_.optimizer.weight_decay_end;
+    const double decay = optim::weight_decay_at(run_.optimizer.weight_decay, decay_end, step_, schedule_.steps());
+    optimizer_.step(replicated_.gradients(), lr, decay, optim::clip_factor(norm, run_.optimizer.clip));
+    ++step_;
+
+    const double images = static_cast<double>(step_) * static_cast<double>(run_.train.batch);
+    return {.step = step_,
+            .segment = segment_,
+            .images = images,
+            .tokens = images * static_cast<double>(shape_.tokens.scales.tokens()),
+            .flops = images * flops_per_image_,
+            .lr = lr,
+            .loss_mean = scores.loss_mean,
+            .loss_tail = scores.loss_tail,
+            .err_mean = scores.err_mean,
+            .err_tail = scores.err_tail,
+            .grad_norm = norm,
+            .step_s = seconds_since(begin),
+            .data_wait_s = data_wait_s};
+  }
+
+  void evaluate(const records::StepRow& now) {
+    const Clock::time_point begin = Clock::now();
+    const bool whole = eval_plan_.whole_set.contains(step_);
+    const std::vector<int64_t> images =
+        evaluation_images(validation_.images(), whole ? validation_.images() : eval_plan_.subset_images);
+    const Scores scores = validate(model_, quantizer_, validation_, images, run_, step_, world_);
+    if (!rows_) return;
+    std::vector<records::ScaleRow> scale_rows;
+    for (size_t k = 0; k < scores.loss_scale.size(); ++k) {
+      scale_rows.push_back({step_, static_cast<int64_t>(k), scores.loss_scale[k], scores.err_scale[k]});
+    }
+    rows_->append(records::EvalRow{.step = step_,
+                                   .segment = segment_,
+                                   .images = now.images,
+                                   .tokens = now.tokens,
+                                   .flops = now.flops,
+                                   .lr = now.lr,
+                                   .loss_mean = scores.loss_mean,
+                                   .loss_tail = scores.loss_tail,
+                                   .err_mean = scores.err_mean,
+                                   .err_tail = scores.err_tail,
+                                   .val_images = static_cast<int64_t>(images.size()),
+                                   .whole_set = whole ? 1 : 0,
+                                   .eval_s = seconds_since(begin)},
+                  scale_rows);
+  }
+
+  void save() {
+    if (rows_) rows_->sync();
+    checkpoint::State state{.identity = identity_, .step = step_, .segment = segment_, .tensors = state_tensors(), .rows = {}};
+    if (rows_) state.rows = rows_->tables();
+    checkpoints_.save(state, world_);
+  }
+
+  const TrainJob& job_;
+  const sweep::RunConfig& run_;
+  comm::Communicator& world_;
+  scaling::VarShape shape_;
+  optim::Schedule schedule_;
+  data::TrainBatches batches_;
+  data::ValidationBatches validation_;
+  tokenizer::Quantizer quantizer_;
+  at::Device device_;
+  models::Var model_;
+  parallel::Replicated replicated_;
+  optim::AdamW optimizer_;
+  checkpoint::CheckpointFolder checkpoints_;
+  checkpoint::Identity identity_;
+  double flops_per_image_;
+  EvalPlan eval_plan_;
+  parallel::Share share_;
+  std::optional<records::RunFile> rows_;  // on the first rank
+  int64_t step_ = 0, segment_ = 0;
+};
+
+}  // namespace
+
+Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Communicator& world,
+              const base::StopSignals& stop) {
+  if (job.run.train.threads > 0) at::set_num_threads(static_cast<int>(job.run.train.threads));
+  if (job.run.train.device == "cpu") return Trainer(job, tokens, world)(stop);
+  const std::unique_ptr<comm::Communicator> nccl = comm::open_nccl(world);
+  return Trainer(job, tokens, *nccl)(stop);
+}
+
+}  // namespace varscale::train

@@ -1,0 +1,276 @@
+// The program on sweep folders with known laws.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "tests/fit/synthetic_sweep.hpp"
+
+namespace varscale::fit {
+namespace {
+
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::Not;
+
+std::string text_of(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+class VarFit : public testing::Test {
+ protected:
+  VarFit()
+      : folder_(std::filesystem::path(testing::TempDir()) /
+                (std::string("var_fit_") +
+                 testing::UnitTest::GetInstance()->current_test_info()->name())) {
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+  }
+  ~VarFit() override { std::filesystem::remove_all(folder_); }
+
+  // Exit status; what it printed is in out() and err().
+  int run(const std::string& arguments, const std::string& environment = "") {
+    const char* bin = std::getenv("VARSCALE_BIN");
+    EXPECT_NE(bin, nullptr) << "run me through ctest";
+    const std::string command = environment + " " + (bin ? bin : ".") + "/var_fit " + arguments +
+                                " >" + (folder_ / "out").string() + " 2>" +
+                                (folder_ / "err").string();
+    const int status = std::system(command.c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  int fit(const std::string& more = "--no-figures --resamples 200") {
+    return run(folder_.string() + " " + more);
+  }
+  std::string out() const { return text_of(folder_ / "out"); }
+  std::string err() const { return text_of(folder_ / "err"); }
+  nlohmann::json json() const {
+    return nlohmann::json::parse(text_of(folder_ / "fit" / "fit.json"));
+  }
+
+  std::filesystem::path folder_;
+};
+
+nlohmann::json headline(const nlohmann::json& json) {
+  for (const auto& law : json.at("fits"))
+    if (law.at("id") == "L(N) total loss_mean E free") return law;
+  return {};
+}
+
+TEST_F(VarFit, RecoversTheLawOfANoiselessSweep) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart();
+  sweep.noise_sd = 0;
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const nlohmann::json law = headline(json()).at("parameters");
+  EXPECT_EQ(law.at("E").at("value"), 4.217);  // six digits
+  EXPECT_EQ(law.at("alpha").at("value"), 0.185);
+  EXPECT_EQ(law.at("B").at("value"), 2.32);
+  const nlohmann::json all = json();
+  const auto data_law = std::find_if(
+      all.at("fits").begin(), all.at("fits").end(),
+      [](const nlohmann::json& law) { return law.at("id") == "L(D) images, d1 loss_mean E free"; });
+  ASSERT_NE(data_law, all.at("fits").end());
+  // Whole steps of 16 images: 3,500 are 3,488 seen, 0.3 %, which moves the exponent by about a third of it.
+  EXPECT_NEAR(data_law->at("parameters").at("alpha").at("value"), 0.3, 2e-3);
+}
+
+TEST_F(VarFit, EndsWithTheLawInOneSentence) {
+  SyntheticSweep::quickstart().write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const std::string sentence = json().at("sentence");
+  EXPECT_THAT(out(), EndsWith("\n" + sentence + "\n"));
+  EXPECT_THAT(sentence, testing::StartsWith("L(N) at fixed data: L = "));
+  EXPECT_THAT(sentence, HasSubstr("over d1-d5; d5's gain predicted"));
+}
+
+TEST_F(VarFit, WritesEveryTableAndASelfContainedPage) {
+  SyntheticSweep::quickstart().write(folder_);
+  std::ofstream(folder_ / "samples.png") << "picture";
+  std::ofstream(folder_ / "samples.json") << R"({"caption": "d5, <guided>"})";
+  ASSERT_EQ(fit("--no-figures --resamples 200 --csv " + (folder_ / "tables").string()), 0) << err();
+  for (const char* name :
+       {"fit.json", "points.csv", "fits.csv", "curves.csv", "law_n.csv", "law_c.csv", "law_d.csv",
+        "residuals.csv", "held_out.csv", "report.html"})
+    EXPECT_GT(std::filesystem::file_size(folder_ / "fit" / name), 100u) << name;
+  EXPECT_THAT(text_of(folder_ / "tables" / "d5-s0" / "eval.csv"), HasSubstr("loss_mean"));
+  const std::string page = text_of(folder_ / "fit" / "report.html");
+  EXPECT_THAT(page, HasSubstr("data:image/png;base64,cGljdHVyZQ=="));  // "picture"
+  EXPECT_THAT(page, HasSubstr("d5, &lt;guided&gt;"));
+  EXPECT_THAT(page, HasSubstr("L(N) at fixed data"));
+  for (const char* link : {"src=\"http", "href=", "url("}) EXPECT_THAT(page, Not(HasSubstr(link)));
+}
+
+TEST_F(VarFit, IsTheSameEveryTime) {
+  SyntheticSweep::quickstart().write(folder_);
+  ASSERT_EQ(fit(), 0);
+  const std::string first = text_of(folder_ / "fit" / "fit.json"),
+                    table = text_of(folder_ / "fit" / "fits.csv");
+  ASSERT_EQ(fit(), 0);
+  EXPECT_EQ(text_of(folder_ / "fit" / "fit.json"), first);
+  EXPECT_EQ(text_of(folder_ / "fit" / "fits.csv"), table);
+}
+
+TEST_F(VarFit, RegistersAPredictionWithoutOpeningTheDeepestRun) {
+  SyntheticSweep::quickstart().write(folder_);
+  const auto deepest = folder_ / "runs" / "d5-s0" / "run.h5";
+  const std::string rows = text_of(deepest);
+  std::ofstream(deepest) << "not readable as HDF5";
+  ASSERT_EQ(fit("--register-prediction --resamples 200"), 0) << err();
+  const auto prediction = nlohmann::json::parse(text_of(folder_ / "fit" / "prediction.json"));
+  EXPECT_EQ(prediction.at("depth"), 5);
+  EXPECT_EQ(prediction.at("deepest_had_rows"), true);
+  EXPECT_FALSE(prediction.at("read").contains("d5-s0"));
+  EXPECT_TRUE(prediction.at("read").contains("d4-s0"));
+
+  std::ofstream(deepest) << rows;
+  ASSERT_EQ(fit(), 0) << err();
+  const nlohmann::json registered = json().at("registered_prediction");
+  EXPECT_EQ(registered.at("inputs_unchanged"), true);
+  const nlohmann::json loss = registered.at("metrics").at("loss_mean");
+  EXPECT_EQ(loss.at("seen").at("runs"), 1);
+  const nlohmann::json afterwards =
+      json().at("held_out").at(0);  // the same question, asked afterwards
+  EXPECT_EQ(afterwards.at("metric"), "loss_mean");
+  EXPECT_EQ(afterwards.at("x"), "total");
+  EXPECT_EQ(afterwards.at("predicted_gain"), loss.at("predicted_gain"));
+  EXPECT_EQ(afterwards.at("gain_interval"), loss.at("gain_interval"));
+}
+
+TEST_F(VarFit, SaysWhenTheRunsOfAPredictionHaveChanged) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart();
+  sweep.write(folder_);
+  ASSERT_EQ(fit("--register-prediction --resamples 200"), 0) << err();
+  sweep.noise_sd *= 1.1;
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_EQ(json().at("registered_prediction").at("inputs_unchanged"), false);
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("have changed since then"));
+}
+
+TEST_F(VarFit, TakesAStatedEWithItsSource) {
+  SyntheticSweep::quickstart().write(folder_);
+  ASSERT_EQ(fit("--no-figures --resamples 200 --e-mean 4.217 --e-source stated"), 0) << err();
+  bool found = false;
+  const nlohmann::json all = json();
+  for (const auto& law : all.at("fits")) {
+    if (law.at("id") != "L(N) total loss_mean E 4.217") continue;
+    found = true;
+    EXPECT_EQ(law.at("E_source"), "stated");
+    EXPECT_NEAR(law.at("parameters").at("alpha").at("value"), 0.185,
+                0.02);  // noise .0025 over two decades of size
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST_F(VarFit, LeavesUnfinishedRunsAndOrphansOutAndSaysSo) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart();
+  sweep.change = [](const SyntheticRun& run, records::RunTables& tables) {
+    if (run.id() == "d1-s1") tables.facts["complete"] = int64_t{0};
+  };
+  sweep.write(folder_);
+  std::filesystem::create_directories(folder_ / "runs" / "d9-s0");
+  std::filesystem::copy(folder_ / "runs" / "d2-s0", folder_ / "runs" / "d2-old");
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_EQ(json().at("runs").size(), sweep.runs.size() - 1);
+  EXPECT_THAT(out(), HasSubstr("d1-s1: not finished"));
+  EXPECT_THAT(out(), HasSubstr("d2-old: orphan"));
+}
+
+TEST_F(VarFit, FitsWhereTheLossDoesNotFallAndSaysSo) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart();
+  sweep.law_n = {4.2, 1e-3, -0.3};
+  sweep.noise_sd = 0;
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_THAT(out(), HasSubstr("does not fall with N"));
+}
+
+TEST_F(VarFit, DrawsFiguresWherePythonIsAndDoesWithoutWhereItIsNot) {
+  SyntheticSweep::quickstart().write(folder_);
+  ASSERT_EQ(run(folder_.string() + " --resamples 200", "VARSCALE_PYTHON=/nowhere/python"), 0)
+      << err();
+  EXPECT_THAT(err(), HasSubstr("figures were left out: /nowhere/python"));
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), Not(HasSubstr("image/svg")));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "fit" / "figures.log"));
+  const std::string python = std::string(std::getenv("VARSCALE_SOURCE")) + "/.deps/venv/bin/python";
+  if (std::system((python + " -c 'import matplotlib' >/dev/null 2>&1").c_str()) == 0) {
+    ASSERT_EQ(fit("--resamples 200"), 0) << err();
+    for (const char* name : {"curves", "law_n", "law_c", "law_d", "residuals", "held_out"})
+      for (const char* end : {".png", ".pdf", ".svg"})
+        EXPECT_TRUE(std::filesystem::exists(folder_ / "fit" / (std::string(name) + end)))
+            << name << end;
+    EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("data:image/svg+xml;base64,"));
+  }
+}
+
+struct BadCase {
+  const char* what;
+  std::function<void(SyntheticSweep&)> change;
+  const char* arguments;
+  const char* sentence;
+};
+
+TEST_F(VarFit, RefusesBadInputInOneSentenceAndWritesNothing) {
+  const auto on = [](const std::string& id, std::function<void(records::RunTables&)> edit) {
+    return [=](SyntheticSweep& sweep) {
+      sweep.change = [=](const SyntheticRun& run, records::RunTables& tables) {
+        if (run.id() == id) edit(tables);
+      };
+    };
+  };
+  const BadCase cases[] = {
+      {"few sizes", [](SyntheticSweep& s) { s = SyntheticSweep::quickstart(2); }, "",
+       "needs as many distinct sizes"},
+      {"budgets", on("d4-s0", [](auto& t) { t.facts["budget_images"] = int64_t{28000}; }), "",
+       "d4-s0 has 28000"},
+      {"tokens", on("d3-s1", [](auto& t) { t.facts["tokens_fingerprint"] = std::string("ffff"); }),
+       "", "token fingerprint"},
+      {"formula", on("d2-s0", [](auto& t) { t.facts["flop_formula"] = std::string("6ND"); }), "",
+       "FLOP formula"},
+      {"attribute", on("d2-s0", [](auto& t) { t.facts.erase("params_total"); }), "",
+       "has no attribute params_total"},
+      {"diverged",
+       on("d5-s0",
+          [](auto& t) { t.eval.back().loss_mean = std::numeric_limits<double>::quiet_NaN(); }),
+       "", "d5-s0/run.h5: the final loss_mean is not a number"},
+      {"E too high", [](SyntheticSweep&) {}, "--e-mean 4.4 --e-source x", "E is given as 4.4"},
+      {"E alone", [](SyntheticSweep&) {}, "--e-mean 4.2", "a stated E needs its source"},
+      {"option", [](SyntheticSweep&) {}, "--sead 3", "--sead"},
+      {"resamples", [](SyntheticSweep&) {}, "--resamples 5", "expected at least 100"},
+  };
+  for (const BadCase& bad : cases) {
+    SCOPED_TRACE(bad.what);
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    SyntheticSweep sweep = SyntheticSweep::quickstart();
+    bad.change(sweep);
+    sweep.write(folder_);
+    EXPECT_EQ(fit(std::string("--no-figures ") + bad.arguments), 2);
+    EXPECT_THAT(err(), HasSubstr(bad.sentence));
+    const std::string said = err();
+    EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "fit"));
+  }
+  EXPECT_EQ(run((folder_ / "nowhere").string()), 2);
+  EXPECT_THAT(err(), HasSubstr("no sweep folder"));
+}
+
+TEST_F(VarFit, RefusesAFileThatIsNotHdf5AndNamesIt) {
+  SyntheticSweep::quickstart().write(folder_);
+  std::ofstream(folder_ / "runs" / "d3-s0" / "run.h5") << "not HDF5";
+  EXPECT_EQ(fit(), 2);
+  EXPECT_THAT(err(), HasSubstr("d3-s0/run.h5"));
+}
+
+}  // namespace
+}  // namespace varscale::fit

@@ -1,0 +1,184 @@
+// The program var_sample on a run folder made here: an untrained model, but every file a real one.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/file.hpp"
+#include "checkpoint/checkpoint.hpp"
+#include "comm/communicator.hpp"
+#include "data/image_file.hpp"
+#include "data/png.hpp"
+#include "generate/sampler.hpp"
+#include "records/token_file.hpp"
+#include "sweep/identity.hpp"
+#include "tests/base/temporary_folder.hpp"
+#include "tests/support/hash_weights.hpp"
+
+namespace varscale::generate {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+constexpr int64_t kClasses = 3;
+
+tokenizer::Vqvae small_tokenizer(uint64_t seed) {
+  tokenizer::VqvaeConfig config;
+  config.image_side = 16;
+  config.channels = 8;
+  config.channel_mult = {1, 2};
+  config.blocks = 1;
+  config.groups = 4;
+  config.code_width = 8;
+  config.vocabulary = 64;
+  config.scales = {1, 2, 4, 8};
+  tokenizer::Vqvae tokenizer(config);
+  test::fill_hash_weights(tokenizer.parameters(), seed);
+  return tokenizer;
+}
+
+class VarSample : public testing::Test {
+ protected:
+  VarSample()
+      : tokenizer_(small_tokenizer(1)), run_(folder_ / "d1-s0-abcdef"), model_(write_run()) {}
+
+  models::Var write_run() {
+    tokenizer_.save(folder_ / "tok.safetensors");
+    write_tokens(folder_ / "tokens.h5", 0);
+    const records::TokenFile tokens(folder_ / "tokens.h5");
+    const sweep::TokenFacts facts = sweep::facts_of(tokens);
+
+    sweep::RunConfig config;
+    config.tokens = tokens.path().string();
+    config.model.depth = 1;
+    config.train.batch = 4;
+    config.train.images = 8;
+    config = sweep::resolve(config, facts);
+    nlohmann::ordered_json json = base::dump_config(config);
+    json["id"] = "d1-s0-abcdef";
+    json["identity"] = sweep::identity_hash(config, facts);
+    fs::create_directories(run_);
+    base::write_file_atomic(run_ / "config.yaml", json.dump(2));
+
+    models::Var model(sweep::shape_of(config, facts));
+    const checkpoint::CheckpointFolder checkpoints(run_ / "checkpoints", 2);
+    for (const int64_t step : {1, 2}) {  // the newest counts
+      test::fill_hash_weights(model.parameters(), static_cast<uint64_t>(step));
+      checkpoint::State state;
+      state.step = step;
+      state.tensors = checkpoint::with_prefix("param.", model.parameters());
+      state.rows.facts["tokens_fingerprint"] = tokens.fingerprint();
+      checkpoints.save(state, *comm::make_self());
+    }
+    return model;
+  }
+
+  void write_tokens(const fs::path& path, uint16_t first_token) const {
+    records::TokenFileInfo info;
+    info.train_images = 4;
+    info.validation_images = 1;
+    info.classes = kClasses;
+    info.class_names = {"ash", "birch", "cedar"};
+    info.vocabulary = 64;
+    info.scales = {1, 2, 4, 8};
+    info.image_side = 16;
+    info.tokenizer_fingerprint = tokenizer_.fingerprint();
+    records::TokenFileWriter writer(path, info, tokenizer_.quantizer().weights());
+    const std::vector<uint16_t> tokens_L(info.tokens_per_image(), first_token);
+    for (int64_t row = 0; row < info.rows(); ++row) writer.write_row(row, tokens_L.data(), 0, row);
+    writer.commit();
+  }
+
+  // Exit status; what it printed is in text("out") and text("err").
+  int run(const std::string& more) const { return run_on(run_, folder_ / "tok.safetensors", more); }
+  int run_on(const fs::path& run, const fs::path& tokenizer, const std::string& more) const {
+    const char* bin = std::getenv("VARSCALE_BIN");
+    EXPECT_NE(bin, nullptr) << "run me through ctest";
+    const std::string command = fmt::format(
+        "cd {} && {}/var_sample {} --tokenizer {} {} >out 2>err", folder_.path().string(),
+        bin ? bin : ".", run.string(), tokenizer.string(), more);
+    const int status = std::system(command.c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  std::string text(const char* name) const { return base::read_file(folder_ / name); }
+
+  base::TemporaryFolder folder_;
+  tokenizer::Vqvae tokenizer_;
+  fs::path run_;
+  models::Var model_;  // the newest weights
+};
+
+TEST_F(VarSample, DrawsARowAClassAndSaysHow) {
+  ASSERT_EQ(run("--classes 2,ash --per-class 3 --cfg 2 --top-k 20 --seed 9 --out grid.png"), 0)
+      << text("err");
+  const auto caption = nlohmann::json::parse(text("grid.json"));
+  EXPECT_EQ(caption.at("run"), "d1-s0-abcdef");
+  EXPECT_EQ(caption.at("step"), 2);
+  EXPECT_EQ(caption.at("images_seen"), 8);
+  EXPECT_EQ(caption.at("class_names"), (nlohmann::json{"cedar", "ash"}));
+  EXPECT_EQ(caption.at("seed"), 9);
+  EXPECT_EQ(caption.at("top_k"), 20);
+  EXPECT_THAT(text("out"), HasSubstr("Samples of run d1-s0-abcdef (depth 1) after 2 of 2 steps"));
+
+  // The same pixels from the library, enlarged 96 / 16 times.
+  const Sampler sampler(model_, tokenizer_.quantizer(), {.cfg = 2, .top_k = 20, .seed = 9});
+  std::vector<Request> requests;
+  for (const int64_t c : {2, 0}) {
+    for (int64_t j = 0; j < 3; ++j) requests.push_back({c * 1'000'000 + j, c});
+  }
+  const Tensor images =
+      data::to_u8_BHWC(decode_each(tokenizer_, sampler.sample(requests).f_hat_BEHW));
+  const Tensor want = data::enlarge(data::grid(images, 3), 6);
+  const data::VipsRuntime vips("generate_test");
+  data::RgbImage drawn = data::decode_rgb(folder_ / "grid.png");
+  EXPECT_TRUE(at::equal(
+      at::from_blob(drawn.pixels.data(), {drawn.height, drawn.width, 3}, at::kByte), want));
+}
+
+TEST_F(VarSample, RefusesInOneSentenceAndWritesNothing) {
+  struct Case {
+    std::string arguments, sentence;
+  };
+  for (const Case& c : {
+           Case{"--classes 3", "--classes: 3 is not a class; expected 0 to 2"},
+           Case{"--classes brich", "--classes: no class is named brich; did you mean birch?"},
+           Case{"--classes 1,birch", "--classes: 1 is named twice"},
+           Case{"--top-k 65", "top-k is 65, expected 0 (off) to 64, the size of the vocabulary"},
+           Case{"--cfg -1", "cfg is -1, expected at least 0"},
+           Case{"--per-class 0", "--per-class"},
+           Case{"--precision fp8", "--precision"},
+           Case{"--out grid.jpg", "--out grid.jpg: expected a name that ends in .png"},
+           Case{"--tokens nowhere.h5", "nowhere.h5"},
+       }) {
+    EXPECT_EQ(run(c.arguments), 2) << c.arguments;
+    EXPECT_THAT(text("err"), HasSubstr(c.sentence));
+    EXPECT_FALSE(fs::exists(folder_ / "samples.png")) << c.arguments;
+  }
+}
+
+TEST_F(VarSample, RefusesFilesThatDoNotBelongTogether) {
+  small_tokenizer(2).save(folder_ / "other.safetensors");
+  EXPECT_EQ(run_on(run_, folder_ / "other.safetensors", ""), 2);
+  EXPECT_THAT(text("err"), HasSubstr("not the tokenizer that made"));
+
+  write_tokens(folder_ / "other.h5", 5);
+  EXPECT_EQ(run("--tokens other.h5"), 2);
+  EXPECT_THAT(text("err"), HasSubstr("was trained on other tokens than"));
+
+  EXPECT_EQ(run_on(folder_.path(), folder_ / "tok.safetensors", ""), 2);
+  EXPECT_THAT(text("err"), HasSubstr("no config.yaml here; expected the folder of a run"));
+
+  fs::remove_all(run_ / "checkpoints");
+  EXPECT_EQ(run(""), 2);
+  EXPECT_THAT(text("err"), HasSubstr("the run has no checkpoint yet"));
+}
+
+}  // namespace
+}  // namespace varscale::generate

@@ -1,0 +1,122 @@
+#include "nn/functional.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <array>
+#include <set>
+
+#include "tests/support/hash_weights.hpp"
+
+namespace varscale::nn {
+namespace {
+
+double worst(const Tensor& got, const Tensor& want) {
+  return (got.to(at::kDouble) - want.to(at::kDouble)).abs().max().item<double>();
+}
+
+TEST(ScoreTokens, EqualsCrossEntropyInFloat64WithItsGradient) {
+  const Tensor logits_NV = (8 * test::hash_v("logits", {50, 97})).set_requires_grad(true);
+  const Tensor targets_N = test::hash_int_tensor("targets", {50}, 97),
+               weight_N = test::hash_v("weight", {50});
+  const Tensor got = score_tokens(logits_NV, targets_N).loss_N;
+  const Tensor want = at::cross_entropy_loss(logits_NV, targets_N, {}, at::Reduction::None);
+  EXPECT_LE(worst(got, want), 1e-13);
+  const Tensor got_grad = torch::autograd::grad({got}, {logits_NV}, {weight_N})[0];
+  const Tensor want_grad = torch::autograd::grad({want}, {logits_NV}, {weight_N})[0];
+  EXPECT_LE(worst(got_grad, want_grad), 1e-14);
+}
+
+// log-sum-exp and the difference are rounded once each at a magnitude of 30: about 4e-6.
+TEST(ScoreTokens, IsFloat32OnBfloat16Logits) {
+  const Tensor logits_NV =
+      (20 * test::hash_v("logits", {40, 33})).to(at::kBFloat16).set_requires_grad(true);
+  const Tensor targets_N = test::hash_int_tensor("targets", {40}, 33);
+  const Tensor got = score_tokens(logits_NV, targets_N).loss_N;
+  EXPECT_EQ(got.scalar_type(), at::kFloat);
+  const Tensor want =
+      at::cross_entropy_loss(logits_NV.to(at::kDouble), targets_N, {}, at::Reduction::None);
+  EXPECT_LE(worst(got, want), 1e-5);
+  const Tensor grad = torch::autograd::grad({got.sum()}, {logits_NV})[0];
+  EXPECT_EQ(grad.scalar_type(), at::kBFloat16);
+  const Tensor want_grad = torch::autograd::grad({want.sum()}, {logits_NV})[0];
+  EXPECT_LE(worst(grad, want_grad), 1.0 / 256);  // one bf16 rounding of values up to 1
+}
+
+TEST(ScoreTokens, CountsATargetAsCorrectWhereItIsTheLargest) {
+  const Tensor logits_NV = at::zeros({3, 4});
+  logits_NV[0][2] = 1;
+  logits_NV[1][0] = 1;
+  logits_NV[2][3] = 1;
+  const TokenScores scores = score_tokens(logits_NV, at::tensor({2, 1, 3}, at::kLong));
+  EXPECT_TRUE(at::equal(scores.correct_N, at::tensor({1.0F, 0.0F, 1.0F})));
+}
+
+TEST(ScoreTokens, SurvivesHugeLogits) {
+  const Tensor logits_NV = at::tensor({1e4F, -1e4F, 0.0F}).view({1, 3});
+  EXPECT_EQ(score_tokens(logits_NV, at::zeros({1}, at::kLong)).loss_N.item<float>(), 0);
+  EXPECT_EQ(score_tokens(logits_NV, at::ones({1}, at::kLong)).loss_N.item<float>(), 2e4F);
+}
+
+TEST(ModulatedNorm, IsTheFormula) {
+  const Tensor x = 3 * test::hash_v("x", {2, 5, 16}) + 1;
+  const Tensor scale = test::hash_v("scale", {2, 1, 16}), shift = test::hash_v("shift", {2, 1, 16});
+  const Tensor centred = x - x.mean({-1}, true);
+  const Tensor want =
+      centred / (centred.square().mean({-1}, true) + 1e-3).sqrt() * (1 + scale) + shift;
+  const Tensor got = modulated_norm(x.to(at::kFloat), scale.to(at::kFloat), shift.to(at::kFloat),
+                                    1e-3, at::kFloat);
+  EXPECT_LE(worst(got, want), 2e-6);  // values up to 4, a few float32 roundings
+  const Tensor half = modulated_norm(x.to(at::kFloat), scale.to(at::kFloat), shift.to(at::kFloat),
+                                     1e-3, at::kBFloat16);
+  EXPECT_TRUE(at::equal(half, got.to(at::kBFloat16)));  // rounded only at the end
+}
+
+TEST(UnitNorm, GivesLengthOneAndLeavesZeroAtZero) {
+  Tensor x = test::hash_v("x", {2, 3, 8}).to(at::kFloat);
+  x[1][2].zero_();
+  const Tensor unit = unit_norm(x);
+  const Tensor length = unit.norm(2, {-1}).reshape(-1);
+  for (int64_t i = 0; i < 5; ++i) EXPECT_NEAR(length[i].item<float>(), 1, 3e-7);
+  EXPECT_EQ(length[5].item<float>(), 0);
+  EXPECT_LE(worst(unit[0] * x[0].norm(2, {-1}, true), x[0]), 3e-7);
+}
+
+TEST(UnitNorm, ComputesHalfPrecisionInFloat32) {
+  const Tensor x = test::hash_v("x", {4, 64}).to(at::kBFloat16);
+  const Tensor unit = unit_norm(x);
+  EXPECT_EQ(unit.scalar_type(), at::kFloat);
+  EXPECT_TRUE(at::equal(unit, unit_norm(x.to(at::kFloat))));
+}
+
+TEST(Linear, KeepsTheGradientsOfFloat32WeightsInFloat32) {
+  const Tensor x = test::hash_v("x", {6, 4}).to(at::kFloat);
+  const Tensor weight = test::hash_v("w", {3, 4}).to(at::kFloat).set_requires_grad(true);
+  const Tensor bias = test::hash_v("b", {3}).to(at::kFloat).set_requires_grad(true);
+  EXPECT_LE(worst(linear(x, weight, bias, at::kFloat), x.matmul(weight.t()) + bias), 1e-6);
+  const Tensor half = linear(x, weight, bias, at::kBFloat16);
+  EXPECT_EQ(half.scalar_type(), at::kBFloat16);
+  EXPECT_LE(worst(half, x.matmul(weight.t()) + bias),
+            4 * 2.0 / 256);  // values up to 4, inputs and output rounded
+  const auto grads = torch::autograd::grad({half.sum()}, {weight, bias});
+  EXPECT_EQ(grads[0].scalar_type(), at::kFloat);
+  EXPECT_EQ(grads[1].scalar_type(), at::kFloat);
+  EXPECT_LE(worst(linear(x, weight, {}, at::kFloat), x.matmul(weight.t())), 1e-6);
+}
+
+// at::parallel_for is a template of our own files: compiled without OpenMP it is silently serial.
+TEST(ParallelFor, RunsOnTwoThreads) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  std::array<int, 2> thread_of{-1, -1};
+  at::parallel_for(0, 2, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) thread_of[i] = at::get_thread_num();
+  });
+  at::set_num_threads(before);
+  EXPECT_EQ((std::set<int>{thread_of[0], thread_of[1]}), (std::set<int>{0, 1}));
+}
+
+}  // namespace
+}  // namespace varscale::nn

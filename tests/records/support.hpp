@@ -1,0 +1,85 @@
+// What the tests of records share: a folder that goes away, small inputs, the project's Python.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+#include "records/run_file.hpp"
+#include "records/token_file.hpp"
+
+namespace varscale::records {
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "records-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw base::SystemError(name, errno);
+    path_ = name;
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  std::filesystem::path operator/(const char* name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return path_; }
+  size_t entries() const {
+    const auto all = std::filesystem::directory_iterator(path_);
+    return static_cast<size_t>(std::distance(begin(all), end(all)));
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline StepRow step_row(int64_t step) {
+  const auto x = static_cast<double>(step);
+  return {step,           1,      16 * x,  480 * x, 1e9 * x, 1e-3 / x, 5 - 0.01 * x,
+          5.5 - 0.01 * x, 0.9375, 0.96875, 1.25,    0.1,     0.01};
+}
+inline EvalRow eval_row(int64_t step) {
+  const auto x = static_cast<double>(step);
+  return {step, 1, 16 * x, 480 * x, 1e9 * x, 1e-3, 4.75, 5.25, 0.9, 0.95, 500, 1, 2.5};
+}
+inline std::vector<ScaleRow> scale_rows(int64_t step) {
+  return {{step, 0, 4.0, 0.5}, {step, 1, 4.5, 0.75}, {step, 2, 5.1, 0.9}};
+}
+inline Facts facts() {
+  return {{"depth", int64_t{4}},
+          {"lr_peak", 6e-3 / 7},
+          {"role", std::string("main")},
+          {"note", std::string("Tiefe λ, ε = 0.1")},
+          {"empty", std::string()}};
+}
+
+// Runs a Python program with the file's path as argument; its output, or a failure that shows it.
+inline std::string run_python(const std::string& program, const std::filesystem::path& argument) {
+  const char* source = std::getenv("VARSCALE_SOURCE");
+  if (source == nullptr) {
+    ADD_FAILURE() << "VARSCALE_SOURCE is not set: run through ctest";
+    return {};
+  }
+  const std::string python = std::string(source) + "/.deps/venv/bin/python";
+  if (!std::filesystem::exists(python)) {
+    ADD_FAILURE() << python << " is missing: run launch/setup.sh";
+    return {};
+  }
+  const TemporaryFolder folder;
+  std::ofstream(folder / "program.py") << program;
+  const std::string output = (folder / "output").string();
+  const std::string command = python + " -W error " + (folder / "program.py").string() + " " +
+                              argument.string() + " > " + output + " 2>&1";
+  const int status = std::system(command.c_str());
+  std::string text = base::read_file(output);
+  EXPECT_EQ(status, 0) << text;
+  return text;
+}
+
+}  // namespace varscale::records

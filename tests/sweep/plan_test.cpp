@@ -1,0 +1,131 @@
+#include "sweep/plan.hpp"
+
+#include <cmath>
+
+#include "base/file.hpp"
+#include "tests/sweep/sweep_fixture.hpp"
+
+namespace varscale::sweep {
+namespace {
+
+using testing::HasSubstr;
+
+Sweep two_depths() {
+  return sweep_of(R"(name: q
+defaults: {tokens: imagenet.h5, train: {batch: 768, epochs: 2, precision: bf16}}
+runs: [{model.depth: [16, 30]}]
+)");
+}
+
+TEST(Plan, AgreesWithTheClosedFormsOfD16) {
+  const Plan plan = make_plan(two_depths(), Throughput("h200"), 64);
+  const PlanRow& d16 = plan.rows.at(0);
+  EXPECT_EQ(d16.parameters, 310'283'520);  // of the public d16
+  EXPECT_EQ(d16.steps, 3337);              // ceil(2 x 1,281,167 / 768) = ceil(3336.37)
+  EXPECT_EQ(d16.images, 3337 * 768);
+  EXPECT_EQ(d16.tokens, int64_t{3337} * 768 * 680);
+  EXPECT_NEAR(d16.passes, 3337 * 768 / 1281167.0, 1e-12);
+  // Forward 298.5 GFLOP an image, training three times that; the table's four digits.
+  EXPECT_NEAR(d16.flops / (3 * 298.5e9 * 3337 * 768), 1, 2e-4);
+  EXPECT_NEAR(d16.hours, d16.flops / (0.35 * 989e12 * 64) / 3600, 1e-9 * d16.hours);
+  EXPECT_EQ(d16.hours_from, "h200 bf16 peak x 0.35 assumed");
+  EXPECT_DOUBLE_EQ(plan.total_hours(), d16.hours + plan.rows.at(1).hours);
+  EXPECT_DOUBLE_EQ(plan.total_flops(), d16.flops + plan.rows.at(1).flops);
+}
+
+TEST(Plan, EstimatesMemoryForTheShareOfOneRank) {
+  const Sweep sweep = two_depths();
+  const auto bytes = [&](int64_t micro_batch) {
+    scaling::MemoryOptions options;
+    options.micro_batch = micro_batch;
+    options.precision = scaling::Precision::kBf16;
+    return scaling::estimate_memory(shape_of(sweep.runs[0].config, sweep.runs[0].tokens), options)
+        .total();
+  };
+  EXPECT_EQ(make_plan(sweep, Throughput("h200"), 64).rows[0].memory_bytes, bytes(12));
+  EXPECT_EQ(make_plan(sweep, Throughput("h200"), 100).rows[0].memory_bytes,
+            bytes(8));  // uneven: 7 or 8
+  Sweep smaller = sweep;
+  smaller.runs[0].config.train.micro_batch = 3;
+  EXPECT_EQ(make_plan(smaller, Throughput("h200"), 64).rows[0].memory_bytes, bytes(3));
+}
+
+TEST(Plan, PrintsATableAndTheSameFiguresAsJson) {
+  const Plan plan = make_plan(two_depths(), Throughput("h200"), 64);
+  const std::string table = plan_table(plan);
+  EXPECT_THAT(table, HasSubstr("sweep q: 2 runs, 64 ranks on h200"));
+  EXPECT_THAT(table, HasSubstr(plan.rows[1].id));
+  EXPECT_THAT(table, HasSubstr("h200 bf16 peak x 0.35 assumed"));
+  EXPECT_THAT(table, testing::Not(HasSubstr("assume:")));
+  const auto json = plan_json(plan);
+  EXPECT_EQ(json["sweep"], "q");
+  EXPECT_EQ(json["runs"][0]["parameters"], 310'283'520);
+  EXPECT_EQ(json["runs"][1]["id"], plan.rows[1].id);
+  EXPECT_EQ(json["total"]["hours"], plan.total_hours());
+}
+
+TEST(Plan, SaysThatItAssumesTheTokens) {
+  const Sweep sweep =
+      sweep_of("name: q\ndefaults: {tokens: none.h5}\nruns: [{}]\nassume: {images: 9}\n", {},
+               Purpose::kPlan);
+  EXPECT_THAT(plan_table(make_plan(sweep, Throughput("cpu"), 1)), HasSubstr("assume:"));
+}
+
+TEST(Throughput, InterpolatesMeasurementsOverLogDepth) {
+  Throughput throughput("cpu");
+  throughput.add_measured("finished runs", {{4, "fp32", 30e9}, {1, "fp32", 10e9}});
+  EXPECT_DOUBLE_EQ(throughput.rate(1, "fp32").flops_per_s, 10e9);
+  EXPECT_DOUBLE_EQ(throughput.rate(2, "fp32").flops_per_s, 20e9);  // half way from log 1 to log 4
+  EXPECT_DOUBLE_EQ(throughput.rate(4, "fp32").flops_per_s, 30e9);
+  EXPECT_DOUBLE_EQ(throughput.rate(30, "fp32").flops_per_s, 30e9);
+  EXPECT_EQ(throughput.rate(2, "fp32").source, "finished runs");
+}
+
+TEST(Throughput, AsksItsSourcesInOrderAndByPrecision) {
+  Throughput throughput("h100");
+  throughput.add_measured("finished runs", {{4, "fp32", 1e12}});
+  throughput.add_measured("calibration", {{4, "fp32", 2e12}, {4, "bf16", 3e12}});
+  EXPECT_EQ(throughput.rate(8, "fp32").source, "finished runs");
+  EXPECT_EQ(throughput.rate(8, "bf16").source, "calibration");
+  EXPECT_EQ(Throughput("h100").rate(8, "bf16").source, "h100 bf16 peak x 0.35 assumed");
+  EXPECT_DOUBLE_EQ(Throughput("a100").rate(8, "bf16").flops_per_s, 0.35 * 312e12);
+  EXPECT_DOUBLE_EQ(Throughput("b200").rate(8, "bf16").flops_per_s, 0.35 * 2250e12);
+  EXPECT_DOUBLE_EQ(Throughput("cpu").rate(8, "fp32").flops_per_s, kCpuFlopsPerCore);
+}
+
+TEST(Throughput, RefusesADeviceThatIsNotInTheTable) {
+  EXPECT_THROW(Throughput("h2000"), base::UserError);
+}
+
+TEST(Throughput, TakesTheMedianStepOfARun) {
+  records::RunTables tables;
+  EXPECT_EQ(measured_flops_per_s(tables), 0);
+  const double step_s[] = {9, 2, 2, 2, 7};  // the first is slow, the last was saved after
+  for (int64_t i = 0; i < 5; ++i) {
+    records::StepRow row{};
+    row.step = i + 1;
+    row.flops = 100.0 * static_cast<double>(i + 1);
+    row.step_s = step_s[i];
+    tables.steps.push_back(row);
+  }
+  EXPECT_DOUBLE_EQ(measured_flops_per_s(tables), 50);
+}
+
+TEST(Throughput, KeepsACalibration) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "results" / "calibration-cpu.json";
+  EXPECT_TRUE(read_calibration(path).empty());
+  write_calibration(path, "cpu", {{2, "fp32", 1.5e10}, {3, "bf16", 2.5e10}});
+  const auto rates = read_calibration(path);
+  ASSERT_EQ(rates.size(), 2u);
+  EXPECT_EQ(rates[1].depth, 3);
+  EXPECT_EQ(rates[1].precision, "bf16");
+  EXPECT_DOUBLE_EQ(rates[1].flops_per_s, 2.5e10);
+  for (const char* text : {"{", "[]", "{\"points\": [{\"depth\": 1}]}", "{\"points\": [3]}"}) {
+    base::write_file_atomic(path, text);
+    EXPECT_THROW(read_calibration(path), base::UserError) << text;
+  }
+}
+
+}  // namespace
+}  // namespace varscale::sweep

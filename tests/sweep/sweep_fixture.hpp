@@ -1,0 +1,82 @@
+// Sweeps from a text in a test, with a token file that is only stated.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "sweep/spec.hpp"
+
+namespace varscale::sweep {
+
+inline TokenFacts small_tokens() {
+  TokenFacts facts;
+  facts.train_images = 14000;
+  facts.validation_images = 500;
+  facts.classes = 10;
+  facts.space = {256, 16, scaling::ScaleList({1, 2, 4, 8})};
+  facts.fingerprint = "5eed";
+  return facts;
+}
+
+inline TokenFacts imagenet_tokens() {
+  TokenFacts facts;
+  facts.train_images = 1281167;
+  facts.validation_images = 50000;
+  facts.classes = 1000;
+  facts.space = {4096, 32, scaling::ScaleList({1, 2, 3, 4, 5, 6, 8, 10, 13, 16})};
+  facts.fingerprint = "1a9e";
+  return facts;
+}
+
+// Knows two token files.
+inline std::optional<TokenFacts> stated_tokens(const std::filesystem::path& path) {
+  if (path == "small.h5") return small_tokens();
+  if (path == "imagenet.h5") return imagenet_tokens();
+  if (path == "broken.h5") throw base::UserError("broken.h5 is not a token file");
+  return std::nullopt;
+}
+
+inline Sweep sweep_of(const std::string& text, const std::vector<std::string>& overrides = {},
+                      Purpose purpose = Purpose::kTrain) {
+  return read_sweep(base::Document::parse(text, "t.yaml", overrides), purpose, stated_tokens);
+}
+
+// The sentences with which a sweep is refused; empty if it is accepted.
+inline std::string refusal_of(const std::string& text,
+                              const std::vector<std::string>& overrides = {},
+                              Purpose purpose = Purpose::kTrain) {
+  try {
+    sweep_of(text, overrides, purpose);
+  } catch (const base::UserError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// A folder that goes when the test ends.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "varscale-sweep-XXXXXX").string();
+    if (!mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
+    path_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code error;
+    std::filesystem::remove_all(path_, error);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace varscale::sweep

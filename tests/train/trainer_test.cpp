@@ -1,0 +1,183 @@
+#include "train/trainer.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/file.hpp"
+#include "base/safetensors.hpp"
+#include "checkpoint/checkpoint.hpp"
+#include "nn/tensor.hpp"
+#include "records/run_file.hpp"
+#include "tests/train/tiny_run.hpp"
+#include "train/eval_points.hpp"
+
+namespace varscale {
+namespace {
+
+using test::ScratchFolder;
+
+struct Tiny {
+  ScratchFolder scratch{"trainer"};
+  std::unique_ptr<records::TokenFile> tokens;
+  base::StopSignals stop;
+  std::unique_ptr<comm::Communicator> self = comm::make_self();
+  Tiny() {
+    test::write_tiny_tokens(scratch.path() / "tokens.h5");
+    tokens = std::make_unique<records::TokenFile>(scratch.path() / "tokens.h5");
+  }
+  train::TrainJob job(const std::string& name) const { return test::tiny_job(*tokens, scratch.path() / name); }
+  train::Outcome run(const train::TrainJob& job) { return train::train(job, *tokens, *self, stop); }
+};
+
+records::RunTables rows_of(const train::TrainJob& job) { return records::read_run(job.folder / "run.h5"); }
+
+std::map<std::string, at::Tensor> tensors_of(const train::TrainJob& job) {
+  const checkpoint::CheckpointFolder checkpoints(job.folder / "checkpoints", 2);
+  const base::SafetensorsFile file(checkpoints.path_of(*checkpoints.latest()) / "rank-00000.safetensors");
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [name, view] : file.tensors()) tensors[name] = nn::load_tensor(file, name);
+  return tensors;
+}
+
+TEST(Trainer, LearnsAndRecordsEveryStep) {
+  Tiny tiny;
+  const train::TrainJob job = tiny.job("run");
+  const train::Outcome outcome = tiny.run(job);
+  EXPECT_EQ(outcome.state, train::Outcome::State::kDone);
+  EXPECT_EQ(outcome.step, 20);
+
+  const records::RunTables rows = rows_of(job);
+  ASSERT_EQ(rows.steps.size(), 20U);
+  // The head starts at 0.02 of its size, so the first loss is that of a uniform guess.
+  EXPECT_NEAR(rows.steps.front().loss_mean, std::log(16.0), 0.02);
+  EXPECT_LT(rows.steps.back().loss_mean, rows.steps.front().loss_mean - 0.3);
+  for (size_t i = 0; i < rows.steps.size(); ++i) {
+    EXPECT_EQ(rows.steps[i].step, static_cast<int64_t>(i) + 1);
+    EXPECT_EQ(rows.steps[i].images, 6.0 * static_cast<double>(i + 1));
+    EXPECT_EQ(rows.steps[i].tokens, 14 * rows.steps[i].images);
+  }
+  ASSERT_FALSE(rows.eval.empty());
+  EXPECT_EQ(rows.eval.back().step, 20);
+  EXPECT_EQ(rows.eval.back().whole_set, 1);
+  EXPECT_EQ(rows.eval.back().val_images, 9);
+  // The mean over all tokens is the token-weighted mean over the scales.
+  double loss = 0;
+  for (const records::ScaleRow& scale : rows.scales) {
+    if (scale.step == 20) loss += scale.loss * static_cast<double>((scale.scale + 1) * (scale.scale + 1)) / 14;
+  }
+  EXPECT_NEAR(loss, rows.eval.back().loss_mean, 1e-12);
+  EXPECT_EQ(std::get<int64_t>(rows.facts.at("complete")), 1);
+}
+
+// The losses of this very configuration. Only a commit that means to change the numbers may change them;
+// the tolerance is the difference between machine types and thread counts seen over 20 steps (rounding).
+TEST(Trainer, KeepsTheGoldenLosses) {
+  Tiny tiny;
+  const train::TrainJob job = tiny.job("run");
+  tiny.run(job);
+  const records::RunTables rows = rows_of(job);
+  const std::map<int64_t, double> golden{{1, 0.0}, {5, 0.0}, {10, 0.0}, {20, 0.0}};
+  for (const auto& [step, loss] : golden) EXPECT_NEAR(rows.steps.at(step - 1).loss_mean, loss, 2e-6 * loss) << "step " << step;
+}
+
+TEST(Trainer, GivesTheSameUpdatesFromAnyMicroBatch) {
+  Tiny tiny;
+  const train::TrainJob whole = tiny.job("whole");
+  tiny.run(whole);
+  for (const int64_t micro : {1, 2, 4}) {  // 4 does not divide the batch of 6
+    train::TrainJob parts = tiny.job(fmt::format("micro{}", micro));
+    parts.run.train.micro_batch = micro;
+    tiny.run(parts);
+    const records::RunTables a = rows_of(whole), b = rows_of(parts);
+    ASSERT_EQ(a.steps.size(), b.steps.size());
+    for (size_t i = 0; i < a.steps.size(); ++i) {
+      // Other orders of float32 additions: 1e-6 relative over 20 steps.
+      EXPECT_NEAR(b.steps[i].loss_mean, a.steps[i].loss_mean, 1e-6 * a.steps[i].loss_mean);
+      EXPECT_NEAR(b.steps[i].grad_norm, a.steps[i].grad_norm, 1e-5 * a.steps[i].grad_norm);
+    }
+  }
+}
+
+void expect_same_history(const records::RunTables& a, const records::RunTables& b) {
+  ASSERT_EQ(a.steps.size(), b.steps.size());
+  for (size_t i = 0; i < a.steps.size(); ++i) {
+    EXPECT_EQ(a.steps[i].step, b.steps[i].step);
+    EXPECT_EQ(a.steps[i].lr, b.steps[i].lr);
+    EXPECT_EQ(a.steps[i].loss_mean, b.steps[i].loss_mean) << "step " << i + 1;
+    EXPECT_EQ(a.steps[i].loss_tail, b.steps[i].loss_tail);
+    EXPECT_EQ(a.steps[i].err_mean, b.steps[i].err_mean);
+    EXPECT_EQ(a.steps[i].grad_norm, b.steps[i].grad_norm) << "step " << i + 1;
+  }
+  ASSERT_EQ(a.eval.size(), b.eval.size());
+  for (size_t i = 0; i < a.eval.size(); ++i) {
+    EXPECT_EQ(a.eval[i].step, b.eval[i].step);
+    EXPECT_EQ(a.eval[i].loss_mean, b.eval[i].loss_mean);
+    EXPECT_EQ(a.eval[i].err_tail, b.eval[i].err_tail);
+  }
+  ASSERT_EQ(a.scales.size(), b.scales.size());
+}
+
+TEST(Trainer, ResumesWithoutChangingABit) {
+  Tiny tiny;
+  const train::TrainJob whole = tiny.job("whole");
+  tiny.run(whole);
+
+  train::TrainJob halted = tiny.job("halted");
+  halted.stop_after = 7;
+  EXPECT_EQ(tiny.run(halted).state, train::Outcome::State::kStopped);
+  // What a killed process leaves: rows beyond the checkpoint, half a file.
+  base::write_file_atomic(halted.folder / "run.h5", "not HDF5");
+  halted.stop_after = 0;
+  EXPECT_EQ(tiny.run(halted).state, train::Outcome::State::kDone);
+
+  expect_same_history(rows_of(whole), rows_of(halted));
+  EXPECT_EQ(rows_of(halted).steps.back().segment, 1);
+  const auto a = tensors_of(whole), b = tensors_of(halted);
+  ASSERT_EQ(a.size(), b.size());
+  for (const auto& [name, tensor] : a) EXPECT_TRUE(at::equal(tensor, b.at(name))) << name;
+}
+
+TEST(Trainer, RefusesTheCheckpointOfAnotherConfiguration) {
+  Tiny tiny;
+  train::TrainJob job = tiny.job("run");
+  job.stop_after = 3;
+  tiny.run(job);
+  job.run.optimizer.lr *= 2;
+  try {
+    tiny.run(job);
+    FAIL() << "accepted";
+  } catch (const base::UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("another configuration"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Trainer, EndsARunWhoseLossIsNotFinite) {
+  Tiny tiny;
+  train::TrainJob job = tiny.job("run");
+  job.run.optimizer.lr = 1e30;
+  EXPECT_THROW(tiny.run(job), std::runtime_error);
+}
+
+TEST(EvalPoints, KeepToTheirShareOfTheCost) {
+  Tiny tiny;
+  sweep::RunConfig run = test::tiny_run(*tiny.tokens);
+  run.train.images = 60000;
+  run.eval.points = 40;
+  run.eval.max_cost = 0.02;
+  const optim::Schedule schedule({.kind = "wsd", .steps = 10000, .warmup_steps = 200, .hold = 0.7, .end = 0.02});
+  const train::EvalPlan plan = train::plan_evaluations(run, schedule, 5000, 3.0, 1.0);
+  EXPECT_TRUE(plan.steps.contains(10000));
+  EXPECT_TRUE(plan.steps.contains(7000)) << "the begin of the decay";
+  EXPECT_EQ(plan.whole_set, std::set<int64_t>{10000});
+  const double cost = static_cast<double>(plan.subset_images) * static_cast<double>(plan.steps.size() - 1);
+  EXPECT_LE(cost, 0.02 * 3 * 60000);
+  EXPECT_GT(cost, 0.5 * 0.02 * 3 * 60000) << "the allowance is used";
+
+  run.eval.max_cost = 10;
+  EXPECT_EQ(train::plan_evaluations(run, schedule, 5000, 3.0, 1.0).subset_images, 5000);
+}
+
+}  // namespace
+}  // namespace varscale
