@@ -146,12 +146,12 @@ Tensor Quantizer::contribution(int64_t k, const Tensor& tokens_or_codes) const {
                  "map of scale {} has shape [{}], expected {} places", k,
                  fmt::join(tokens_or_codes.sizes(), ", "), side * side);
   const Tensor h_BNC = tokens ? at::embedding(embedding_VC(), tokens_or_codes) : tokens_or_codes;
-  // Contiguous: as a mere view it would be channels-last, and so would be all that follows, decoder included.
-  Tensor h_BChw = h_BNC.transpose(1, 2).contiguous().view({batch, config_.code_width, side, side});
+  Tensor h_BChw = h_BNC.transpose(1, 2).reshape({batch, config_.code_width, side, side});
   if (k + 1 < config_.scales.count()) {
     h_BChw = at::upsample_bicubic2d(h_BChw, {last, last}, /*align_corners=*/false);
   }
-  return apply_phi(k, h_BChw);
+  // As it is, it may be channels-last, and so would be all that follows, the decoder included.
+  return apply_phi(k, h_BChw.contiguous());
 }
 
 std::vector<Tensor> Quantizer::cumulative(const Tensor& tokens_BL) const {

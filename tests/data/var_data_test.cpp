@@ -112,7 +112,7 @@ TEST(VarData, AnswersMistakesWithOneSentenceExitCode2AndNoOutput) {
   const std::string good = "tokenize --tokenizer tok.safetensors --out out.h5 ";
   const Mistake mistakes[] = {
       {"no command", "", "subcommand"},
-      {"unknown command", "draw --out x", "draw"},
+      {"unknown command", "draw --out x", "subcommand"},
       {"unknown option", "synth --out x --trian 20", "--trian"},
       {"not a number", "synth --out x --train many", "--train"},
       {"missing option", "synth", "--out is required"},
@@ -151,6 +151,8 @@ TEST(VarData, AnswersMistakesWithOneSentenceExitCode2AndNoOutput) {
     EXPECT_NE(outcome.err.find(mistake.sentence), std::string::npos)
         << mistake.what << ": " << outcome.err;
     EXPECT_NE(outcome.err.find("var_data: "), std::string::npos)
+        << mistake.what << ": " << outcome.err;
+    EXPECT_EQ(outcome.err.find("WARNING"), std::string::npos)
         << mistake.what << ": " << outcome.err;
     EXPECT_EQ(folder.entries(), before) << mistake.what;
   }
