@@ -31,7 +31,8 @@ using tokenizer::ImageSource;
 using tokenizer::TokenizerConfig;
 using tokenizer::Vqvae;
 
-constexpr const char* kAbout = "Trains the tokenizer (a multi-scale VQVAE) on a folder of images, and judges one.";
+constexpr const char* kAbout =
+    "Trains the tokenizer (a multi-scale VQVAE) on a folder of images, and judges one.";
 
 constexpr const char* kExamples = R"(
 Examples:
@@ -76,9 +77,10 @@ TokenizerConfig read_settings(const TrainArguments& a) {
 }
 
 ImageSource source_of(const data::ImageBatches& images) {
-  return {.count = images.size(),
-          .fingerprint = images.set().fingerprint(),
-          .batch = [&images](const std::vector<int64_t>& numbers) { return images.batch(numbers); }};
+  return {
+      .count = images.size(),
+      .fingerprint = images.set().fingerprint(),
+      .batch = [&images](const std::vector<int64_t>& numbers) { return images.batch(numbers); }};
 }
 
 // Numbers of a window of steps, for the progress line.
@@ -97,7 +99,8 @@ struct Window {
 
 void train(const TrainArguments& a) {
   const TokenizerConfig config = read_settings(a);
-  const data::ImageBatches images(data::ImageSet::open(a.images), {.side = config.model.image_side, .seed = config.train.seed},
+  const data::ImageBatches images(data::ImageSet::open(a.images),
+                                  {.side = config.model.image_side, .seed = config.train.seed},
                                   data::Crop::kCentre);
   tokenizer::TokenizerTrainer trainer(config, source_of(images));
   if (fs::exists(a.out)) {
@@ -105,8 +108,11 @@ void train(const TrainArguments& a) {
       fmt::print("{}: already trained with these settings on these images\n", a.out.string());
       return;
     }
-    throw UserError("{} exists and was trained otherwise (settings or images differ); remove it, or give another "
-                    "--out", a.out.string());
+    throw UserError(
+        "{} exists and was trained otherwise (settings or images differ); remove it, or give "
+        "another "
+        "--out",
+        a.out.string());
   }
   const fs::path folder = a.out.has_parent_path() ? a.out.parent_path() : fs::path(".");
   base::require_writable_folder(folder);
@@ -132,33 +138,38 @@ void train(const TrainArguments& a) {
     }
     progress.advance(1);
     const auto now = std::chrono::steady_clock::now();
-    const bool due = std::chrono::duration<double>(now - last_saved).count() > 60 * config.train.save_every_min;
+    const bool due =
+        std::chrono::duration<double>(now - last_saved).count() > 60 * config.train.save_every_min;
     if (due || stop.requested()) {
       trainer.save_state(state);
       last_saved = now;
     }
     if (stop.requested()) {
-      throw base::Stopped(fmt::format("stopped by signal {} after step {} of {}; start again to go on",
-                                      stop.signal_number(), trainer.steps_done(), config.train.steps));
+      throw base::Stopped(
+          fmt::format("stopped by signal {} after step {} of {}; start again to go on",
+                      stop.signal_number(), trainer.steps_done(), config.train.steps));
     }
   }
   progress.finish();
   const Vqvae result = trainer.finished();
   result.save(a.out, trainer.training_record());
   fs::remove(state);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const int64_t steps = config.train.steps - first_step;
   if (a.json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"tokenizer", a.out.string()},
-                                              {"fingerprint", result.fingerprint()},
-                                              {"parameters", nn::count_elements(result.parameters())},
-                                              {"steps", steps},
-                                              {"step_s", seconds / static_cast<double>(steps)}}.dump());
+    fmt::print("{}\n",
+               nlohmann::ordered_json{{"tokenizer", a.out.string()},
+                                      {"fingerprint", result.fingerprint()},
+                                      {"parameters", nn::count_elements(result.parameters())},
+                                      {"steps", steps},
+                                      {"step_s", seconds / static_cast<double>(steps)}}
+                   .dump());
     return;
   }
   fmt::print("{}: {} parameters, {} steps in {} ({:.1f} ms a step)\n", a.out.string(),
-             base::format_count(static_cast<double>(nn::count_elements(result.parameters()))), steps,
-             base::format_duration(seconds), 1e3 * seconds / static_cast<double>(steps));
+             base::format_count(static_cast<double>(nn::count_elements(result.parameters()))),
+             steps, base::format_duration(seconds), 1e3 * seconds / static_cast<double>(steps));
 }
 
 // One row an original image or a number of scales, one column an image.
@@ -167,7 +178,8 @@ void write_picture(const EvalArguments& a, const Vqvae& tokenizer, const ImageSo
   const int64_t columns = std::min(a.columns, images.count);
   std::vector<int64_t> numbers;
   for (int64_t i = 0; i < columns; ++i) numbers.push_back(i * images.count / columns);
-  const at::Tensor rows = at::cat(tokenizer::reconstructions_by_scale(tokenizer, images.batch(numbers)));
+  const at::Tensor rows =
+      at::cat(tokenizer::reconstructions_by_scale(tokenizer, images.batch(numbers)));
   constexpr int64_t kPixelsShown = 96;
   const int64_t factor = std::max<int64_t>(1, kPixelsShown / tokenizer.config().image_side);
   data::write_png(a.picture, data::enlarge(data::grid(data::to_u8_BHWC(rows), columns), factor));
@@ -175,10 +187,11 @@ void write_picture(const EvalArguments& a, const Vqvae& tokenizer, const ImageSo
 
 void evaluate(const EvalArguments& a) {
   const Vqvae tokenizer = Vqvae::load(a.tokenizer);
-  const data::ImageBatches images(data::ImageSet::open(a.images), {.side = tokenizer.config().image_side},
-                                  data::Crop::kCentre);
+  const data::ImageBatches images(data::ImageSet::open(a.images),
+                                  {.side = tokenizer.config().image_side}, data::Crop::kCentre);
   const ImageSource source = source_of(images);
-  const tokenizer::TokenizerReport report = tokenizer::evaluate(tokenizer, source, a.limit, a.batch);
+  const tokenizer::TokenizerReport report =
+      tokenizer::evaluate(tokenizer, source, a.limit, a.batch);
   if (!a.picture.empty()) write_picture(a, tokenizer, source);
   if (a.json) {
     nlohmann::ordered_json json = report.json();
@@ -186,31 +199,39 @@ void evaluate(const EvalArguments& a) {
     fmt::print("{}\n", json.dump());
     return;
   }
-  fmt::print("{} images: PSNR {:.2f} dB, mean squared error {:.5f}, mean absolute error {:.4f} (range -1 to 1)\n",
-             report.images, report.psnr_db, report.mse, report.l1);
-  fmt::print("codes used {} of {} (perplexity {:.1f}), dead {}\n", report.all.used, report.all.codes,
-             report.all.perplexity, report.dead_codes());
+  fmt::print(
+      "{} images: PSNR {:.2f} dB, mean squared error {:.5f}, mean absolute error {:.4f} (range -1 "
+      "to 1)\n",
+      report.images, report.psnr_db, report.mse, report.l1);
+  fmt::print("codes used {} of {} (perplexity {:.1f}), dead {}\n", report.all.used,
+             report.all.codes, report.all.perplexity, report.dead_codes());
   for (size_t k = 0; k < report.scales.size(); ++k) {
     const int64_t side = tokenizer.config().scales[k];
-    fmt::print("  scale {:>2} x {:<2}  {:>5} codes ({:5.1f} %), perplexity {:.1f}\n", side, side, report.scales[k].used,
-               100 * report.scales[k].used_share(), report.scales[k].perplexity);
+    fmt::print("  scale {:>2} x {:<2}  {:>5} codes ({:5.1f} %), perplexity {:.1f}\n", side, side,
+               report.scales[k].used, 100 * report.scales[k].used_share(),
+               report.scales[k].perplexity);
   }
 }
 
 void add_train(CLI::App& app, std::function<void()>& work) {
   auto a = std::make_shared<TrainArguments>();
-  CLI::App* command = app.add_subcommand("train", "Train a tokenizer on a class-per-folder tree of images");
+  CLI::App* command =
+      app.add_subcommand("train", "Train a tokenizer on a class-per-folder tree of images");
   command->add_option("FILE,--config", a->config, "settings, as sweeps/quickstart_tokenizer.yaml");
   command->add_option("--images", a->images, "training images: one folder a class");
-  command->add_option("--out", a->out, "the tokenizer to write; its state lies beside it while it trains");
-  command->add_option("--set", a->overrides, "a setting over the file's, as train.steps=3200; may be repeated");
-  command->add_flag("--help-config", a->help_config, "list every setting with its default and range");
+  command->add_option("--out", a->out,
+                      "the tokenizer to write; its state lies beside it while it trains");
+  command->add_option("--set", a->overrides,
+                      "a setting over the file's, as train.steps=3200; may be repeated");
+  command->add_flag("--help-config", a->help_config,
+                    "list every setting with its default and range");
   command->add_flag("--json", a->json, "print the result as JSON");
   command->callback([a, &work] {
     work = [a] {
       if (a->help_config) return print_settings();
       if (a->config.empty() || a->images.empty() || a->out.empty()) {
-        throw UserError("train needs a settings file, --images and --out (var_tokenizer train --help)");
+        throw UserError(
+            "train needs a settings file, --images and --out (var_tokenizer train --help)");
       }
       train(*a);
     };
@@ -221,11 +242,19 @@ void add_eval(CLI::App& app, std::function<void()>& work) {
   auto a = std::make_shared<EvalArguments>();
   CLI::App* command = app.add_subcommand("eval", "Reconstruction error and use of the codes");
   command->add_option("--tokenizer", a->tokenizer, "a tokenizer's file")->required();
-  command->add_option("--images", a->images, "images: one folder a class; the centre of each is used")->required();
-  command->add_option("--limit", a->limit, "judge on the first images only; 0: all")->capture_default_str();
-  command->add_option("--batch", a->batch, "images at a time")->capture_default_str()->check(CLI::PositiveNumber);
-  command->add_option("--picture", a->picture, "PNG: a row of images, then what 1, 2, ... all scales give");
-  command->add_option("--columns", a->columns, "images in the picture")->capture_default_str()->check(CLI::PositiveNumber);
+  command
+      ->add_option("--images", a->images, "images: one folder a class; the centre of each is used")
+      ->required();
+  command->add_option("--limit", a->limit, "judge on the first images only; 0: all")
+      ->capture_default_str();
+  command->add_option("--batch", a->batch, "images at a time")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--picture", a->picture,
+                      "PNG: a row of images, then what 1, 2, ... all scales give");
+  command->add_option("--columns", a->columns, "images in the picture")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   command->add_flag("--json", a->json, "print the figures as JSON");
   command->callback([a, &work] { work = [a] { evaluate(*a); }; });
 }

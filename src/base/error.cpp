@@ -1,5 +1,7 @@
 #include "base/error.hpp"
 
+#include <malloc.h>
+
 #include <cstdio>
 #include <cstring>
 
@@ -16,6 +18,14 @@ void report(std::string_view program, std::string_view message) {
   std::fflush(stderr);
 }
 
+// Tensors of a step are freed and taken again in the next one. By default glibc hands large blocks back to
+// the kernel each time, and the page faults cost up to a third of a small model's step.
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
 }  // namespace
 
 SystemError::SystemError(const std::string& what, int error_number)
@@ -28,6 +38,7 @@ void fail_check(const char* file, int line, const char* condition, const std::st
 }
 
 int run_main(std::string_view program, const std::function<ExitCode()>& body) {
+  keep_freed_memory();
   try {
     return static_cast<int>(body());
   } catch (const UserError& error) {

@@ -24,7 +24,8 @@ Tensor kmeans(const Tensor& z_NC, int64_t codes, int64_t iterations, uint64_t se
   const base::Permutation order(static_cast<uint64_t>(rows), seed, "tokenizer.kmeans");
   const base::RandomStream draws(seed, "tokenizer.kmeans.empty");
   std::vector<int64_t> first(codes);
-  for (int64_t v = 0; v < codes; ++v) first[v] = static_cast<int64_t>(order(static_cast<uint64_t>(v % rows)));
+  for (int64_t v = 0; v < codes; ++v)
+    first[v] = static_cast<int64_t>(order(static_cast<uint64_t>(v % rows)));
   Tensor codes_VC = z_NC.index_select(0, at::tensor(first, at::kLong));
   uint64_t drawn = 0;
   for (int64_t i = 0; i < iterations; ++i) {
@@ -35,7 +36,8 @@ Tensor kmeans(const Tensor& z_NC, int64_t codes, int64_t iterations, uint64_t se
     const auto* count = count_V.const_data_ptr<int64_t>();
     for (int64_t v = 0; v < codes; ++v) {
       if (count[v] > 0) continue;
-      codes_VC[v].copy_(z_NC[static_cast<int64_t>(draws.below(drawn++, static_cast<uint64_t>(rows)))]);
+      codes_VC[v].copy_(
+          z_NC[static_cast<int64_t>(draws.below(drawn++, static_cast<uint64_t>(rows)))]);
     }
   }
   return codes_VC;
@@ -53,7 +55,8 @@ void CodebookAverage::start(const Tensor& codes_VC) {
   embedding_VC_.copy_(codes_VC);
 }
 
-void CodebookAverage::update(const std::vector<Tensor>& residuals, const std::vector<Tensor>& tokens) {
+void CodebookAverage::update(const std::vector<Tensor>& residuals,
+                             const std::vector<Tensor>& tokens) {
   at::NoGradGuard no_grad;
   const Tensor tokens_N = at::cat(tokens), z_NC = at::cat(residuals);
   const Tensor hits_V = tokens_N.bincount({}, weight_V_.size(0)).to(at::kFloat);
@@ -63,7 +66,8 @@ void CodebookAverage::update(const std::vector<Tensor>& residuals, const std::ve
   embedding_VC_.copy_(sum_VC_ / weight_V_.clamp_min(1e-6).unsqueeze(1));
 }
 
-int64_t CodebookAverage::restart(const std::vector<Tensor>& residuals, double share, uint64_t seed, int64_t step) {
+int64_t CodebookAverage::restart(const std::vector<Tensor>& residuals, double share, uint64_t seed,
+                                 int64_t step) {
   at::NoGradGuard no_grad;
   const int64_t codes = weight_V_.size(0), scales = static_cast<int64_t>(residuals.size());
   const double equal = weight_V_.sum(at::kDouble).item<double>() / static_cast<double>(codes);
@@ -72,7 +76,8 @@ int64_t CodebookAverage::restart(const std::vector<Tensor>& residuals, double sh
   for (int64_t v = 0; v < codes; ++v) {
     if (weight_V_.const_data_ptr<float>()[v] >= share * equal) continue;
     const Tensor& z_NC = residuals[revived % scales];
-    const auto row = draws.below(static_cast<uint64_t>(revived), static_cast<uint64_t>(z_NC.size(0)));
+    const auto row =
+        draws.below(static_cast<uint64_t>(revived), static_cast<uint64_t>(z_NC.size(0)));
     const Tensor code_C = z_NC[static_cast<int64_t>(row)];
     embedding_VC_[v].copy_(code_C);
     sum_VC_[v].copy_(code_C * equal);

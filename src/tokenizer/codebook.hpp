@@ -40,7 +40,9 @@ class CodebookAverage {
   // by (seed, step), with the weight of an equal share. Returns how many.
   int64_t restart(const std::vector<Tensor>& residuals, double share, uint64_t seed, int64_t step);
 
-  nn::NamedTensors state() const { return {{"codebook.weight", weight_V_}, {"codebook.sum", sum_VC_}}; }
+  nn::NamedTensors state() const {
+    return {{"codebook.weight", weight_V_}, {"codebook.sum", sum_VC_}};
+  }
 
  private:
   Tensor embedding_VC_, weight_V_, sum_VC_;

@@ -11,16 +11,19 @@ namespace varscale::tokenizer {
 
 nlohmann::ordered_json TokenizerReport::json() const {
   auto use_json = [](const CodebookUse& use) {
-    return nlohmann::ordered_json{{"used", use.used}, {"used_share", use.used_share()}, {"perplexity", use.perplexity}};
+    return nlohmann::ordered_json{
+        {"used", use.used}, {"used_share", use.used_share()}, {"perplexity", use.perplexity}};
   };
-  nlohmann::ordered_json json{{"images", images}, {"psnr_db", psnr_db}, {"mse", mse}, {"l1", l1},
-                              {"codes", all.codes}, {"dead_codes", dead_codes()}, {"all", use_json(all)}};
+  nlohmann::ordered_json json{
+      {"images", images},   {"psnr_db", psnr_db},         {"mse", mse},          {"l1", l1},
+      {"codes", all.codes}, {"dead_codes", dead_codes()}, {"all", use_json(all)}};
   json["scales"] = nlohmann::ordered_json::array();
   for (const CodebookUse& use : scales) json["scales"].push_back(use_json(use));
   return json;
 }
 
-TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit, int64_t batch) {
+TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit,
+                         int64_t batch) {
   at::NoGradGuard no_grad;
   TokenizerReport report;
   report.images = limit > 0 ? std::min(limit, images.count) : images.count;
@@ -36,7 +39,8 @@ TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int6
     for (int64_t k = 0; k < scales; ++k) {
       hits_SV[k].add_(encoded.tokens[k].reshape({-1}).bincount({}, codes));
     }
-    const Tensor error = (tokenizer.decode_tokens(at::cat(encoded.tokens, 1)) - image_B3XX).to(at::kDouble);
+    const Tensor error =
+        (tokenizer.decode_tokens(at::cat(encoded.tokens, 1)) - image_B3XX).to(at::kDouble);
     const Tensor mse_B = error.square().mean({1, 2, 3});
     report.mse += mse_B.sum().item<double>();
     report.l1 += error.abs().mean({1, 2, 3}).sum().item<double>();

@@ -19,16 +19,17 @@ namespace varscale::tokenizer {
 
 struct TokenizerReport {
   int64_t images = 0;
-  double psnr_db = 0;              // mean over images of 10 log10(4 / mse), images in [-1, 1], clamped
-  double mse = 0, l1 = 0;          // means over pixels and channels, same range
+  double psnr_db = 0;      // mean over images of 10 log10(4 / mse), images in [-1, 1], clamped
+  double mse = 0, l1 = 0;  // means over pixels and channels, same range
   std::vector<CodebookUse> scales;  // one a scale
-  CodebookUse all;                 // all scales together
+  CodebookUse all;                  // all scales together
   int64_t dead_codes() const { return all.codes - all.used; }
   nlohmann::ordered_json json() const;
 };
 
 // Over the first `limit` images (0: all), centre crops as the source gives them.
-TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit = 0, int64_t batch = 32);
+TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit = 0,
+                         int64_t batch = 32);
 
 // The images, then what the first 1, 2, ..., S scales give: S + 1 tensors [B, 3, X, X] in [-1, 1].
 std::vector<Tensor> reconstructions_by_scale(const Vqvae& tokenizer, const Tensor& image_B3XX);

@@ -14,8 +14,10 @@ Tensor GroupNorm::operator()(const Tensor& x_BCHW) const {
   return at::group_norm(x_BCHW, groups, weight_C, bias_C, 1e-6);
 }
 
-Conv Builder::conv(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t stride) const {
-  Conv conv{at::zeros({out, in, kernel, kernel}), at::zeros({out}), stride, stride == 1 ? kernel / 2 : 0};
+Conv Builder::conv(const std::string& name, int64_t in, int64_t out, int64_t kernel,
+                   int64_t stride) const {
+  Conv conv{at::zeros({out, in, kernel, kernel}), at::zeros({out}), stride,
+            stride == 1 ? kernel / 2 : 0};
   parameters_.push_back({prefix_ + name + ".weight", conv.weight_OIkk});
   parameters_.push_back({prefix_ + name + ".bias", conv.bias_O});
   return conv;
@@ -61,7 +63,8 @@ MiddleBlock::MiddleBlock(const Builder& build, int64_t channels)
       attn_1_(build.below("attn_1"), channels),
       block_2_(build.below("block_2"), channels, channels) {}
 
-Tensor MiddleBlock::operator()(const Tensor& x_BCHW, std::string_view prefix, const Observer& observe) const {
+Tensor MiddleBlock::operator()(const Tensor& x_BCHW, std::string_view prefix,
+                               const Observer& observe) const {
   const Tensor attended_BCHW = attn_1_(block_1_(x_BCHW));
   if (observe) observe(std::string(prefix) + "mid.attn_1", attended_BCHW);
   const Tensor y_BCHW = block_2_(attended_BCHW);

@@ -41,8 +41,11 @@ class Builder {
  public:
   Builder(std::string prefix, int64_t groups, nn::NamedTensors& parameters)
       : prefix_(std::move(prefix)), groups_(groups), parameters_(parameters) {}
-  Builder below(const std::string& name) const { return {prefix_ + name + ".", groups_, parameters_}; }
-  Conv conv(const std::string& name, int64_t in, int64_t out, int64_t kernel = 3, int64_t stride = 1) const;
+  Builder below(const std::string& name) const {
+    return {prefix_ + name + ".", groups_, parameters_};
+  }
+  Conv conv(const std::string& name, int64_t in, int64_t out, int64_t kernel = 3,
+            int64_t stride = 1) const;
   GroupNorm norm(const std::string& name, int64_t channels) const;
 
  private:

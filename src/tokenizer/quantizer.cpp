@@ -22,7 +22,8 @@ std::vector<int64_t> phi_of_scale(int64_t scales, int64_t phis) {
   std::vector<double> ticks(phis);
   const double step = phis > 1 ? (last - first) / static_cast<double>(phis - 1) : 0;
   for (int64_t p = 0; p < phis; ++p) {
-    const volatile double offset = static_cast<double>(p) * step;  // volatile: no fused multiply-add
+    const volatile double offset =
+        static_cast<double>(p) * step;  // volatile: no fused multiply-add
     ticks[p] = offset + first;
   }
   if (phis > 1) ticks.back() = last;
@@ -39,8 +40,9 @@ std::vector<int64_t> phi_of_scale(int64_t scales, int64_t phis) {
 Quantizer::Quantizer(QuantizerConfig config) : config_(std::move(config)) {
   if (config_.scales.count() == 0) throw UserError("the quantiser needs at least one scale");
   if (config_.vocabulary < 2 || config_.code_width < 1) {
-    throw UserError("the quantiser has {} codes of width {}; at least 2 codes of width 1 are needed",
-                    config_.vocabulary, config_.code_width);
+    throw UserError(
+        "the quantiser has {} codes of width {}; at least 2 codes of width 1 are needed",
+        config_.vocabulary, config_.code_width);
   }
   if (config_.phis < 1 || config_.phis > config_.scales.count()) {
     throw UserError("phis is {}, expected 1 to the number of scales, {}", config_.phis,
@@ -56,7 +58,8 @@ Quantizer::Quantizer(QuantizerConfig config) : config_(std::move(config)) {
   phi_of_scale_ = phi_of_scale(config_.scales.count(), config_.phis);
 }
 
-Quantizer Quantizer::from_weights(const records::QuantizerWeights& weights, scaling::ScaleList scales) {
+Quantizer Quantizer::from_weights(const records::QuantizerWeights& weights,
+                                  scaling::ScaleList scales) {
   QuantizerConfig config;
   config.vocabulary = weights.vocabulary;
   config.code_width = weights.code_width;
@@ -125,8 +128,8 @@ Tensor Quantizer::nearest(const Tensor& z_NC) const {
 std::vector<Tensor> Quantizer::encode(const Tensor& f_BCHW) const {
   at::NoGradGuard no_grad;
   const int64_t last = config_.scales.last_side();
-  VARSCALE_CHECK(f_BCHW.dim() == 4 && f_BCHW.size(1) == config_.code_width && f_BCHW.size(2) == last &&
-                     f_BCHW.size(3) == last,
+  VARSCALE_CHECK(f_BCHW.dim() == 4 && f_BCHW.size(1) == config_.code_width &&
+                     f_BCHW.size(2) == last && f_BCHW.size(3) == last,
                  "feature map [{}], expected [B, {}, {}, {}]", fmt::join(f_BCHW.sizes(), ", "),
                  config_.code_width, last, last);
   Tensor rest_BCHW = f_BCHW.detach().to(at::kFloat).clone();
@@ -142,9 +145,10 @@ Tensor Quantizer::contribution(int64_t k, const Tensor& tokens_or_codes) const {
   const bool tokens = tokens_or_codes.scalar_type() == at::kLong;
   const int64_t side = config_.scales.side(k), last = config_.scales.last_side();
   const int64_t batch = tokens_or_codes.size(0);
-  VARSCALE_CHECK(tokens_or_codes.dim() == (tokens ? 2 : 3) && tokens_or_codes.size(1) == side * side,
-                 "map of scale {} has shape [{}], expected {} places", k,
-                 fmt::join(tokens_or_codes.sizes(), ", "), side * side);
+  VARSCALE_CHECK(
+      tokens_or_codes.dim() == (tokens ? 2 : 3) && tokens_or_codes.size(1) == side * side,
+      "map of scale {} has shape [{}], expected {} places", k,
+      fmt::join(tokens_or_codes.sizes(), ", "), side * side);
   const Tensor h_BNC = tokens ? at::embedding(embedding_VC(), tokens_or_codes) : tokens_or_codes;
   Tensor h_BChw = h_BNC.transpose(1, 2).reshape({batch, config_.code_width, side, side});
   if (k + 1 < config_.scales.count()) {
@@ -157,7 +161,8 @@ Tensor Quantizer::contribution(int64_t k, const Tensor& tokens_or_codes) const {
 std::vector<Tensor> Quantizer::cumulative(const Tensor& tokens_BL) const {
   const scaling::ScaleList& scales = config_.scales;
   VARSCALE_CHECK(tokens_BL.dim() == 2 && tokens_BL.size(1) == scales.tokens(),
-                 "tokens [{}], expected {} an image", fmt::join(tokens_BL.sizes(), ", "), scales.tokens());
+                 "tokens [{}], expected {} an image", fmt::join(tokens_BL.sizes(), ", "),
+                 scales.tokens());
   std::vector<Tensor> f_hat;
   for (int64_t k = 0; k < scales.count(); ++k) {
     const Tensor h_BCHW = contribution(k, tokens_BL.slice(1, scales.begin(k), scales.end(k)));
@@ -175,7 +180,8 @@ Tensor Quantizer::teacher_input(const Tensor& tokens_BL) const {
   at::NoGradGuard no_grad;
   const scaling::ScaleList& scales = config_.scales;
   VARSCALE_CHECK(tokens_BL.dim() == 2 && tokens_BL.size(1) == scales.tokens(),
-                 "tokens [{}], expected {} an image", fmt::join(tokens_BL.sizes(), ", "), scales.tokens());
+                 "tokens [{}], expected {} an image", fmt::join(tokens_BL.sizes(), ", "),
+                 scales.tokens());
   const int64_t first = scales.tokens_at(0);
   Tensor x_BLC = at::empty({tokens_BL.size(0), scales.tokens() - first, config_.code_width},
                            embedding_VC().options().requires_grad(false));

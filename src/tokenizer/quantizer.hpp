@@ -29,14 +29,16 @@ struct QuantizerConfig {
   int64_t phis = 4;        // shared over the scales
   double phi_ratio = 0.5;  // phi(h) = (1 - ratio) h + ratio conv3x3(h)
   double beta = 0.25;      // weight of the commitment term
-  bool unit_norm = false;  // nearest code by cosine instead of Euclidean distance (public: using_znorm)
+  bool unit_norm =
+      false;  // nearest code by cosine instead of Euclidean distance (public: using_znorm)
 };
 
 class Quantizer {
  public:
   explicit Quantizer(QuantizerConfig config);  // parameters zero, float32, require no grad yet
   // From what a token file holds of its tokenizer, and back.
-  static Quantizer from_weights(const records::QuantizerWeights& weights, scaling::ScaleList scales);
+  static Quantizer from_weights(const records::QuantizerWeights& weights,
+                                scaling::ScaleList scales);
   records::QuantizerWeights weights() const;
   const QuantizerConfig& config() const noexcept { return config_; }
   // quantize.embedding.weight [V,C], quantize.quant_resi.qresi_ls.<p>.weight [C,C,3,3], .bias [C]

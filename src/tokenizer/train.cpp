@@ -27,13 +27,15 @@ nn::NamedTensors trained_parameters(const Vqvae& vqvae, const CodebookConfig& co
 
 Vqvae initialised(const TokenizerConfig& config) {
   Vqvae vqvae(config.model);
-  vqvae.initialise(config.train.init == "public" ? Init::kPublic : Init::kZeroResidual, config.train.seed);
+  vqvae.initialise(config.train.init == "public" ? Init::kPublic : Init::kZeroResidual,
+                   config.train.seed);
   return vqvae;
 }
 
 }  // namespace
 
-Tensor reconstruction_loss(const LossConfig& loss, const Tensor& reconstruction_B3XX, const Tensor& image_B3XX) {
+Tensor reconstruction_loss(const LossConfig& loss, const Tensor& reconstruction_B3XX,
+                           const Tensor& image_B3XX) {
   Tensor total = at::mse_loss(reconstruction_B3XX, image_B3XX) * loss.l2;
   if (loss.l1 > 0) total = total + at::l1_loss(reconstruction_B3XX, image_B3XX) * loss.l1;
   return total;
@@ -44,23 +46,30 @@ TokenizerTrainer::TokenizerTrainer(TokenizerConfig config, ImageSource images)
       images_(std::move(images)),
       vqvae_(initialised(config_)),
       trained_(trained_parameters(vqvae_, config_.codebook)),
-      optimizer_(trained_, {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps}),
-      schedule_({.kind = "wsd", .steps = config_.train.steps, .warmup_steps = config_.optimizer.warmup_steps,
-                 .hold = config_.optimizer.hold, .end = config_.optimizer.end}),
+      optimizer_(trained_,
+                 {config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps}),
+      schedule_({.kind = "wsd",
+                 .steps = config_.train.steps,
+                 .warmup_steps = config_.optimizer.warmup_steps,
+                 .hold = config_.optimizer.hold,
+                 .end = config_.optimizer.end}),
       codebook_(vqvae_.quantizer().embedding_VC(), config_.codebook.decay) {
   if (images_.count < 1) throw UserError("there are no images to train the tokenizer on");
   if (config_.train.images > images_.count) {
-    throw UserError("train.images is {}, but there are only {} images", config_.train.images, images_.count);
+    throw UserError("train.images is {}, but there are only {} images", config_.train.images,
+                    images_.count);
   }
   if (config_.train.images > 0 && config_.train.images < images_.count) {
-    const base::Permutation draw(static_cast<uint64_t>(images_.count), config_.train.seed, "tokenizer.images");
+    const base::Permutation draw(static_cast<uint64_t>(images_.count), config_.train.seed,
+                                 "tokenizer.images");
     subset_.emplace();
     for (int64_t i = 0; i < config_.train.images; ++i) {
       subset_->push_back(static_cast<int64_t>(draw(static_cast<uint64_t>(i))));
     }
   }
   if (config_.train.average > 0) {
-    for (const nn::NamedTensor& named : trained_) averages_.push_back(named.tensor.detach().clone());
+    for (const nn::NamedTensor& named : trained_)
+      averages_.push_back(named.tensor.detach().clone());
   }
 }
 
@@ -69,8 +78,8 @@ std::vector<int64_t> TokenizerTrainer::batch_numbers(int64_t step) const {
   std::vector<int64_t> numbers;
   for (int64_t i = 0; i < config_.train.batch; ++i) {
     const int64_t place = step * config_.train.batch + i;
-    const base::Permutation order(static_cast<uint64_t>(count), config_.train.seed, "tokenizer.epoch",
-                                  static_cast<uint64_t>(place / count));
+    const base::Permutation order(static_cast<uint64_t>(count), config_.train.seed,
+                                  "tokenizer.epoch", static_cast<uint64_t>(place / count));
     const auto number = static_cast<int64_t>(order(static_cast<uint64_t>(place % count)));
     numbers.push_back(subset_ ? (*subset_)[number] : number);
   }
@@ -91,8 +100,8 @@ void TokenizerTrainer::start_codebook() {
       rest_BCHW = rest_BCHW - quantizer.contribution(k, map_BNC);
     }
   }
-  codebook_.start(kmeans(at::cat(rows), config_.model.vocabulary, config_.codebook.kmeans_iterations,
-                         config_.train.seed));
+  codebook_.start(kmeans(at::cat(rows), config_.model.vocabulary,
+                         config_.codebook.kmeans_iterations, config_.train.seed));
 }
 
 TokenizerStep TokenizerTrainer::step() {
@@ -126,9 +135,11 @@ TokenizerStep TokenizerTrainer::step() {
     facts.codes_used = out.hits_SV.sum(0).gt(0).sum().item<int64_t>();
     if (averaged) codebook_.update(out.residuals, out.tokens);
     const int64_t every = config_.codebook.restart_every;
-    const bool early = static_cast<double>(step) < config_.codebook.restart_until * static_cast<double>(config_.train.steps);
+    const bool early = static_cast<double>(step) <
+                       config_.codebook.restart_until * static_cast<double>(config_.train.steps);
     if (averaged && every > 0 && early && (step - config_.codebook.start_step + 1) % every == 0) {
-      facts.restarted = codebook_.restart(out.residuals, config_.codebook.restart_below, config_.train.seed, step);
+      facts.restarted = codebook_.restart(out.residuals, config_.codebook.restart_below,
+                                          config_.train.seed, step);
     }
   }
   if (!averages_.empty()) {
@@ -150,7 +161,8 @@ Vqvae TokenizerTrainer::finished() const {
   const nn::NamedTensors from = vqvae_.state(), to = result.state();
   for (size_t i = 0; i < from.size(); ++i) to[i].tensor.copy_(from[i].tensor);
   for (size_t i = 0; i < averages_.size(); ++i) {
-    const auto target = std::find_if(to.begin(), to.end(), [&](const auto& t) { return t.name == trained_[i].name; });
+    const auto target = std::find_if(to.begin(), to.end(),
+                                     [&](const auto& t) { return t.name == trained_[i].name; });
     target->tensor.copy_(averages_[i]);
   }
   return result;
@@ -166,14 +178,16 @@ nn::NamedTensors TokenizerTrainer::state() const {
   nn::NamedTensors state = vqvae_.state();
   for (const nn::NamedTensor& moment : optimizer_.state()) state.push_back(moment);
   for (const nn::NamedTensor& part : codebook_.state()) state.push_back(part);
-  for (size_t i = 0; i < averages_.size(); ++i) state.push_back({"average." + trained_[i].name, averages_[i]});
+  for (size_t i = 0; i < averages_.size(); ++i)
+    state.push_back({"average." + trained_[i].name, averages_[i]});
   return state;
 }
 
 void TokenizerTrainer::save_state(const std::filesystem::path& path) const {
-  nn::save_tensors(path, state(), {{"format", kStateFormat},
-                                   {"record", training_record()},
-                                   {"steps_done", std::to_string(steps_done_)}});
+  nn::save_tensors(path, state(),
+                   {{"format", kStateFormat},
+                    {"record", training_record()},
+                    {"steps_done", std::to_string(steps_done_)}});
 }
 
 void TokenizerTrainer::load_state(const std::filesystem::path& path) {
@@ -186,8 +200,10 @@ void TokenizerTrainer::load_state(const std::filesystem::path& path) {
     throw UserError("{}: not the state of a tokenizer's training", path.string());
   }
   if (metadata("record") != training_record()) {
-    throw UserError("{}: the state of another training (settings or images differ); remove it, or write to "
-                    "another --out", path.string());
+    throw UserError(
+        "{}: the state of another training (settings or images differ); remove it, or write to "
+        "another --out",
+        path.string());
   }
   nn::load_tensors(file, state());
   steps_done_ = std::stoll(metadata("steps_done"));

@@ -36,12 +36,14 @@ struct ImageSource {
 };
 
 // What a step's reconstruction costs: l2 mean((r - x)^2) + l1 mean(|r - x|).
-Tensor reconstruction_loss(const LossConfig& loss, const Tensor& reconstruction_B3XX, const Tensor& image_B3XX);
+Tensor reconstruction_loss(const LossConfig& loss, const Tensor& reconstruction_B3XX,
+                           const Tensor& image_B3XX);
 
 struct TokenizerStep {
   int64_t step = 0;
   double loss = 0, mse = 0, vq_loss = 0, grad_norm = 0, lr = 0;
-  int64_t codes_used = 0, restarted = 0;  // codes chosen in this batch; codes put elsewhere after it
+  int64_t codes_used = 0,
+          restarted = 0;  // codes chosen in this batch; codes put elsewhere after it
 };
 
 class TokenizerTrainer {
@@ -70,12 +72,14 @@ class TokenizerTrainer {
   TokenizerConfig config_;
   ImageSource images_;
   Vqvae vqvae_;
-  std::vector<nn::NamedTensor> trained_;  // all parameters, without the codebook where it is averaged
+  std::vector<nn::NamedTensor>
+      trained_;  // all parameters, without the codebook where it is averaged
   optim::AdamW optimizer_;
   optim::Schedule schedule_;
   CodebookAverage codebook_;
   std::vector<Tensor> averages_;  // of trained_, where train.average is set
-  std::optional<std::vector<int64_t>> subset_;  // numbers of the images trained on, where not all are
+  std::optional<std::vector<int64_t>>
+      subset_;  // numbers of the images trained on, where not all are
   int64_t steps_done_ = 0;
 };
 

@@ -28,11 +28,16 @@ struct TokenizerTrainConfig {
   void visit(Visitor& v) {
     v.field("steps", steps, "optimiser steps", Range<int64_t>::at_least(1));
     v.field("batch", batch, "images a step", Range<int64_t>::at_least(1));
-    v.field("images", images, "train on this many images of the folder, drawn by the seed; 0: all", Range<int64_t>::at_least(0));
+    v.field("images", images, "train on this many images of the folder, drawn by the seed; 0: all",
+            Range<int64_t>::at_least(0));
     v.field("seed", seed, "initial weights, order of the images, restarted codes");
-    v.field("init", init, "public: the public code's; zero_residual: blocks start as the identity", OneOf{"public", "zero_residual"});
-    v.field("average", average, "decay of the running mean of the weights that is saved; 0: the last weights", Range<double>::between(0, 0.99999));
-    v.field("save_every_min", save_every_min, "minutes between saved states", Range<double>::positive(), Identity::kNo);
+    v.field("init", init, "public: the public code's; zero_residual: blocks start as the identity",
+            OneOf{"public", "zero_residual"});
+    v.field("average", average,
+            "decay of the running mean of the weights that is saved; 0: the last weights",
+            Range<double>::between(0, 0.99999));
+    v.field("save_every_min", save_every_min, "minutes between saved states",
+            Range<double>::positive(), Identity::kNo);
   }
 };
 
@@ -64,10 +69,12 @@ struct TokenizerOptimizerConfig {
     v.field("beta1", beta1, "AdamW", Range<double>::between(0, 0.9999999));
     v.field("beta2", beta2, "AdamW", Range<double>::between(0, 0.9999999));
     v.field("eps", eps, "AdamW", Range<double>::positive());
-    v.field("weight_decay", weight_decay, "decoupled; on convolutions and codes only", Range<double>::at_least(0));
+    v.field("weight_decay", weight_decay, "decoupled; on convolutions and codes only",
+            Range<double>::at_least(0));
     v.field("clip", clip, "bound on the gradient norm; 0: none", Range<double>::at_least(0));
     v.field("warmup_steps", warmup_steps, "steps of linear warm-up", Range<int64_t>::at_least(0));
-    v.field("hold", hold, "share of the steps before the linear decay", Range<double>::between(0, 1));
+    v.field("hold", hold, "share of the steps before the linear decay",
+            Range<double>::between(0, 1));
     v.field("end", end, "last learning rate over the peak", Range<double>::between(0, 1));
   }
 };
@@ -84,14 +91,24 @@ struct CodebookConfig {
 
   template <class Visitor>
   void visit(Visitor& v) {
-    v.field("update", update, "ema: codes are running means of what they stand for; gradient: the public way", OneOf{"ema", "gradient"});
+    v.field("update", update,
+            "ema: codes are running means of what they stand for; gradient: the public way",
+            OneOf{"ema", "gradient"});
     v.field("decay", decay, "of those running means", Range<double>::between(0, 0.99999));
-    v.field("start_step", start_step, "steps before this one train without the quantiser", Range<int64_t>::at_least(0));
-    v.field("kmeans_images", kmeans_images, "images whose residuals start the codes by k-means; 0: keep the initial codes", Range<int64_t>::at_least(0));
+    v.field("start_step", start_step, "steps before this one train without the quantiser",
+            Range<int64_t>::at_least(0));
+    v.field("kmeans_images", kmeans_images,
+            "images whose residuals start the codes by k-means; 0: keep the initial codes",
+            Range<int64_t>::at_least(0));
     v.field("kmeans_iterations", kmeans_iterations, "of k-means", Range<int64_t>::at_least(0));
-    v.field("restart_every", restart_every, "steps between restarts of unused codes (ema only); 0: never", Range<int64_t>::at_least(0));
-    v.field("restart_below", restart_below, "restart codes chosen less than this part of an equal share", Range<double>::between(0, 1));
-    v.field("restart_until", restart_until, "share of the steps after which no code is restarted", Range<double>::between(0, 1));
+    v.field("restart_every", restart_every,
+            "steps between restarts of unused codes (ema only); 0: never",
+            Range<int64_t>::at_least(0));
+    v.field("restart_below", restart_below,
+            "restart codes chosen less than this part of an equal share",
+            Range<double>::between(0, 1));
+    v.field("restart_until", restart_until, "share of the steps after which no code is restarted",
+            Range<double>::between(0, 1));
   }
 };
 

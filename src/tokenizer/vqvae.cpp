@@ -17,12 +17,14 @@ void VqvaeConfig::check() const {
   const scaling::ScaleList list(scales);
   const int64_t down = int64_t{1} << (channel_mult.size() - 1);
   if (image_side != list.last_side() * down) {
-    throw UserError("image_side is {}, expected {}: the last scale {} times {} ({} levels)", image_side,
-                    list.last_side() * down, list.last_side(), down, channel_mult.size());
+    throw UserError("image_side is {}, expected {}: the last scale {} times {} ({} levels)",
+                    image_side, list.last_side() * down, list.last_side(), down,
+                    channel_mult.size());
   }
   for (const int64_t mult : channel_mult) {
     if (channels * mult % groups != 0) {
-      throw UserError("groups is {}, which does not divide the {} channels of a level", groups, channels * mult);
+      throw UserError("groups is {}, which does not divide the {} channels of a level", groups,
+                      channels * mult);
     }
   }
 }
@@ -40,7 +42,8 @@ VqvaeConfig checked(VqvaeConfig config) {
 
 }  // namespace
 
-Vqvae::Vqvae(VqvaeConfig config) : config_(checked(std::move(config))), quantizer_(config_.quantizer()) {
+Vqvae::Vqvae(VqvaeConfig config)
+    : config_(checked(std::move(config))), quantizer_(config_.quantizer()) {
   encoder_.emplace(config_.autoencoder(), parameters_);
   decoder_.emplace(config_.autoencoder(), parameters_);
   const nn::NamedTensors& codes = quantizer_.parameters();  // codebook first, then the phis
@@ -68,29 +71,38 @@ void Vqvae::initialise(Init init, uint64_t seed) {
       tensor.mul_(2 * bound).sub_(bound);
     };
     auto fill_normal = [&](double deviation) {
-      stream.fill_normal(tensor.mutable_data_ptr<float>(), 0, tensor.numel(), static_cast<float>(deviation));
+      stream.fill_normal(tensor.mutable_data_ptr<float>(), 0, tensor.numel(),
+                         static_cast<float>(deviation));
     };
     const bool norm = name.find("norm") != std::string::npos;
     if (name == "quantize.embedding.weight") {
-      if (init == Init::kPublic) fill_normal(1);
-      else fill_uniform(1.0 / static_cast<double>(config_.vocabulary));
+      if (init == Init::kPublic)
+        fill_normal(1);
+      else
+        fill_uniform(1.0 / static_cast<double>(config_.vocabulary));
     } else if (norm) {
       tensor.fill_(name.ends_with(".weight") ? 1 : 0);
     } else if (tensor.dim() == 4) {
       fan_in = static_cast<double>(tensor[0].numel());
       const bool closes_block = name.ends_with("conv2.weight") || name.ends_with("proj_out.weight");
-      if (init == Init::kPublic) fill_uniform(1 / std::sqrt(fan_in));
-      else if (closes_block) tensor.zero_();
-      else fill_normal(1 / std::sqrt(fan_in));
+      if (init == Init::kPublic)
+        fill_uniform(1 / std::sqrt(fan_in));
+      else if (closes_block)
+        tensor.zero_();
+      else
+        fill_normal(1 / std::sqrt(fan_in));
     } else {
-      if (init == Init::kPublic) fill_uniform(1 / std::sqrt(fan_in));
-      else tensor.zero_();
+      if (init == Init::kPublic)
+        fill_uniform(1 / std::sqrt(fan_in));
+      else
+        tensor.zero_();
     }
   }
 }
 
 Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe) const {
-  VARSCALE_CHECK(image_B3XX.dim() == 4 && image_B3XX.size(1) == 3 && image_B3XX.size(2) == config_.image_side &&
+  VARSCALE_CHECK(image_B3XX.dim() == 4 && image_B3XX.size(1) == 3 &&
+                     image_B3XX.size(2) == config_.image_side &&
                      image_B3XX.size(3) == config_.image_side,
                  "image [{}], expected [B, 3, {}, {}]", fmt::join(image_B3XX.sizes(), ", "),
                  config_.image_side, config_.image_side);
@@ -108,7 +120,9 @@ Vqvae::Encoded Vqvae::encode(const Tensor& image_B3XX) const {
   return encoded;
 }
 
-Tensor Vqvae::tokens(const Tensor& image_B3XX) const { return at::cat(encode(image_B3XX).tokens, 1); }
+Tensor Vqvae::tokens(const Tensor& image_B3XX) const {
+  return at::cat(encode(image_B3XX).tokens, 1);
+}
 
 Tensor Vqvae::decode_raw(const Tensor& f_hat_BCHW, const Observer& observe) const {
   const Tensor z_BCHW = post_quant_conv_(f_hat_BCHW);

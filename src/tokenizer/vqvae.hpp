@@ -48,7 +48,8 @@ struct VqvaeConfig {
     v.field("blocks", blocks, "residual blocks a level; the decoder has one more", positive);
     v.field("groups", groups, "groups of the normalisation; must divide the channels", positive);
     v.field("code_width", code_width, "numbers per code", positive);
-    v.field("vocabulary", vocabulary, "codes, shared by all scales", Range<int64_t>::between(2, 65536));
+    v.field("vocabulary", vocabulary, "codes, shared by all scales",
+            Range<int64_t>::between(2, 65536));
     v.field("scales", scales, "sides of the token maps, coarse to fine", positive);
     v.field("phis", phis, "smoothing convolutions shared by the scales", positive);
     v.field("phi_ratio", phi_ratio, "their share in what a map adds", Range<double>::between(0, 1));
@@ -57,7 +58,9 @@ struct VqvaeConfig {
   }
 
   void check() const;  // UserError: sizes that do not fit together
-  AutoencoderShape autoencoder() const { return {channels, channel_mult, blocks, groups, code_width}; }
+  AutoencoderShape autoencoder() const {
+    return {channels, channel_mult, blocks, groups, code_width};
+  }
   QuantizerConfig quantizer() const;
 };
 
@@ -96,18 +99,18 @@ class Vqvae {
   Tensor tokens(const Tensor& image_B3XX) const;   // the same as one [B, L] int64
 
   Tensor decode_raw(const Tensor& f_hat_BCHW, const Observer& observe = {}) const;  // [B, 3, X, X]
-  Tensor decode(const Tensor& f_hat_BCHW) const;                                    // clamped to [-1, 1]
-  Tensor decode_tokens(const Tensor& tokens_BL) const;                              // clamped; no gradient
+  Tensor decode(const Tensor& f_hat_BCHW) const;        // clamped to [-1, 1]
+  Tensor decode_tokens(const Tensor& tokens_BL) const;  // clamped; no gradient
 
   // One training pass, with gradients. vq_loss is the mean over the scales of
   // beta |f - sg(f_hat_k)|^2 + |f_hat_k - sg(f)|^2 (means over elements); the reconstruction sees f_hat by
   // the straight-through estimator. Without `quantise` the decoder sees f itself and vq_loss is zero.
   struct TrainOutput {
-    Tensor reconstruction_B3XX;           // not clamped
-    Tensor vq_loss;                       // scalar
-    std::vector<Tensor> tokens;           // S tensors [B side^2] int64; empty without `quantise`
-    std::vector<Tensor> residuals;        // what each was chosen for: S tensors [B side^2, C]
-    Tensor hits_SV;                       // how often each code was chosen, float32
+    Tensor reconstruction_B3XX;     // not clamped
+    Tensor vq_loss;                 // scalar
+    std::vector<Tensor> tokens;     // S tensors [B side^2] int64; empty without `quantise`
+    std::vector<Tensor> residuals;  // what each was chosen for: S tensors [B side^2, C]
+    Tensor hits_SV;                 // how often each code was chosen, float32
   };
   TrainOutput forward_train(const Tensor& image_B3XX, bool quantise = true) const;
 

@@ -18,9 +18,12 @@ VqvaeConfig read_stored_config(const base::SafetensorsFile& file) {
   const std::string path = file.path().string();
   const auto format = metadata.find("format");
   if (format == metadata.end() || !metadata.contains("config")) {
-    if (file.contains("quantize.embedding.weight") && file.contains("encoder.conv_in.weight")) return {};
-    throw UserError("{}: not a tokenizer; expected a file written by var_tokenizer train, or the public "
-                    "tokenizer's tensors under their own names", path);
+    if (file.contains("quantize.embedding.weight") && file.contains("encoder.conv_in.weight"))
+      return {};
+    throw UserError(
+        "{}: not a tokenizer; expected a file written by var_tokenizer train, or the public "
+        "tokenizer's tensors under their own names",
+        path);
   }
   if (format->second != kFormat) {
     throw UserError("{}: format {}, expected {}", path, format->second, kFormat);
@@ -42,10 +45,11 @@ std::string Vqvae::fingerprint() const {
 }
 
 void Vqvae::save(const std::filesystem::path& path, const std::string& training) const {
-  nn::save_tensors(path, state(), {{"format", kFormat},
-                                   {"config", base::dump_config(config_).dump()},
-                                   {"fingerprint", fingerprint()},
-                                   {"training", training}});
+  nn::save_tensors(path, state(),
+                   {{"format", kFormat},
+                    {"config", base::dump_config(config_).dump()},
+                    {"fingerprint", fingerprint()},
+                    {"training", training}});
 }
 
 std::string stored_training(const std::filesystem::path& path) {
@@ -67,8 +71,9 @@ Vqvae Vqvae::load(const std::filesystem::path& path) {
   nn::load_tensors(file, targets);
   const auto stored = file.metadata().find("fingerprint");
   if (stored != file.metadata().end() && stored->second != vqvae.fingerprint()) {
-    throw UserError("{}: the weights do not belong to the fingerprint stored with them; the file was changed",
-                    path.string());
+    throw UserError(
+        "{}: the weights do not belong to the fingerprint stored with them; the file was changed",
+        path.string());
   }
   return vqvae;
 }

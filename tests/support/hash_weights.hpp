@@ -46,30 +46,36 @@ inline at::Tensor hash_v(std::string_view name, at::IntArrayRef shape, uint64_t 
   at::Tensor v = at::empty(shape, at::kDouble);
   const std::vector<uint64_t> k = hash_k(name, v.numel(), seed);
   double* out = v.mutable_data_ptr<double>();
-  for (size_t i = 0; i < k.size(); ++i) out[i] = 2.0 * (static_cast<double>(k[i]) / 16777216.0) - 1.0;
+  for (size_t i = 0; i < k.size(); ++i)
+    out[i] = 2.0 * (static_cast<double>(k[i]) / 16777216.0) - 1.0;
   return v;
 }
 
-inline at::Tensor hash_int_tensor(std::string_view name, at::IntArrayRef shape, int64_t n, uint64_t seed = 1) {
+inline at::Tensor hash_int_tensor(std::string_view name, at::IntArrayRef shape, int64_t n,
+                                  uint64_t seed = 1) {
   at::Tensor integers = at::empty(shape, at::kLong);
   const std::vector<uint64_t> k = hash_k(name, integers.numel(), seed);
   int64_t* out = integers.mutable_data_ptr<int64_t>();
-  for (size_t i = 0; i < k.size(); ++i) out[i] = static_cast<int64_t>((k[i] * static_cast<uint64_t>(n)) >> 24);
+  for (size_t i = 0; i < k.size(); ++i)
+    out[i] = static_cast<int64_t>((k[i] * static_cast<uint64_t>(n)) >> 24);
   return integers;
 }
 
 // float32 value of the parameter or buffer `name`; `gain` scales matrices and convolutions only.
-inline at::Tensor hash_param(std::string_view name, at::IntArrayRef shape, uint64_t seed = 1, double gain = 1) {
+inline at::Tensor hash_param(std::string_view name, at::IntArrayRef shape, uint64_t seed = 1,
+                             double gain = 1) {
   auto is = [&](std::string_view whole) { return name == whole; };
   auto ends = [&](std::string_view tail) { return name.ends_with(tail); };
-  if (ends("zero_k_bias") || ends("ema_vocab_hit_SV") || ends("num_batches_tracked")) return at::zeros(shape);
+  if (ends("zero_k_bias") || ends("ema_vocab_hit_SV") || ends("num_batches_tracked"))
+    return at::zeros(shape);
   const at::Tensor v = hash_v(name, shape, seed);
   auto scaled = [&] {
     if (ends("scale_mul_1H11")) return 1.3862943611198906 + 0.1 * v;
     if (ends("running_mean")) return 0.1 * v;
     if (ends("running_var")) return 1.0 + 0.25 * v;
     if (is("quantize.embedding.weight") || is("class_emb.weight")) return v;
-    if (is("pos_start") || is("pos_1LC") || is("lvl_embed.weight") || ends("ada_gss")) return 0.5 * v;
+    if (is("pos_start") || is("pos_1LC") || is("lvl_embed.weight") || ends("ada_gss"))
+      return 0.5 * v;
     if (shape.size() == 1) return ends(".weight") ? 1.0 + 0.1 * v : 0.05 * v;
     const double fan_in = static_cast<double>(v.numel() / shape[0]);
     return v * (gain * std::sqrt(3.0 / fan_in));
@@ -89,7 +95,8 @@ inline void fill_hash_weights(const nn::NamedTensors& tensors, uint64_t seed = 1
 inline std::vector<int64_t> sample_index(std::string_view key, int64_t numel, int64_t n) {
   std::vector<int64_t> places(n);
   const std::vector<uint64_t> k = hash_k("sample." + std::string(key), n, 0);
-  for (int64_t i = 0; i < n; ++i) places[i] = static_cast<int64_t>((k[i] * static_cast<uint64_t>(numel)) >> 24);
+  for (int64_t i = 0; i < n; ++i)
+    places[i] = static_cast<int64_t>((k[i] * static_cast<uint64_t>(numel)) >> 24);
   return places;
 }
 

@@ -31,11 +31,13 @@ struct Parity {
     std::printf("parity %s: %lld checks, worst relative error %.1e (%s)\n", name_.c_str(),
                 static_cast<long long>(checks_), worst_, worst_name_.c_str());
     testing::Test::RecordProperty("parity_" + name_ + "_checks", std::to_string(checks_));
-    testing::Test::RecordProperty("parity_" + name_ + "_worst", fmt::format("{:.2e} {}", worst_, worst_name_));
+    testing::Test::RecordProperty("parity_" + name_ + "_worst",
+                                  fmt::format("{:.2e} {}", worst_, worst_name_));
   }
 
   // Largest difference over largest magnitude.
-  void check_tensor(const std::string& name, const at::Tensor& got, const at::Tensor& want, double rel_tol) {
+  void check_tensor(const std::string& name, const at::Tensor& got, const at::Tensor& want,
+                    double rel_tol) {
     if (!same_shape(name, got, want)) return;
     const at::Tensor g = flat(got), w = flat(want);
     const double scale = w.abs().max().item<double>();
@@ -43,7 +45,8 @@ struct Parity {
   }
 
   // Largest difference; counts as a check, not towards the worst relative error.
-  void check_absolute(const std::string& name, const at::Tensor& got, const at::Tensor& want, double tol) {
+  void check_absolute(const std::string& name, const at::Tensor& got, const at::Tensor& want,
+                      double tol) {
     if (!same_shape(name, got, want)) return;
     ++checks_;
     EXPECT_LE((flat(got) - flat(want)).abs().max().item<double>(), tol) << name_ << " " << name;
@@ -61,7 +64,8 @@ struct Parity {
 
   // `key` is the name that the samples were drawn by (a trailing ".stat" is dropped). Mean and samples
   // are compared on the tensor's own scale (largest sample or root mean square), std and norm by value.
-  void check_stat(std::string key, const at::Tensor& tensor, const at::Tensor& stat_rows, double rel_tol) {
+  void check_stat(std::string key, const at::Tensor& tensor, const at::Tensor& stat_rows,
+                  double rel_tol) {
     const std::string label = key;
     if (key.ends_with(".stat")) key.resize(key.size() - 5);
     const at::Tensor want = flat(stat_rows.select(0, -1)), x = flat(tensor);
@@ -72,7 +76,8 @@ struct Parity {
     const double scale = std::max(rms, want.slice(0, 3).abs().max().item<double>());
     const double got_mean = x.mean().item<double>();
     double error = std::abs(got_mean - want[0].item<double>()) / scale;
-    error = std::max(error, std::abs(x.std(/*unbiased=*/false).item<double>() - want[1].item<double>()) / scale);
+    error = std::max(
+        error, std::abs(x.std(/*unbiased=*/false).item<double>() - want[1].item<double>()) / scale);
     error = std::max(error, std::abs(x.norm().item<double>() - norm) / norm);
     error = std::max(error, (samples - want.slice(0, 3)).abs().max().item<double>() / scale);
     note(label, error, rel_tol);
@@ -80,8 +85,8 @@ struct Parity {
 
   // Relative L2 of the norm and of the kept entries (floored at what 16 average entries have). Where the
   // true gradient is zero (norm below `floor`), what we have must stay below `floor` too.
-  void check_grad(const std::string& parameter, const at::Tensor& grad, const at::Tensor& rows, double rel_tol,
-                  double floor = 1e-6, const std::string& sample_prefix = "grad.") {
+  void check_grad(const std::string& parameter, const at::Tensor& grad, const at::Tensor& rows,
+                  double rel_tol, double floor = 1e-6, const std::string& sample_prefix = "grad.") {
     if (!grad.defined()) {
       ADD_FAILURE() << name_ << ": no gradient for " << parameter;
       return;
@@ -95,8 +100,9 @@ struct Parity {
       EXPECT_LT(got, floor) << name_ << " " << parameter << ": the true gradient is zero";
       return;
     }
-    const double kept_norm = std::max(want.slice(0, 1).norm().item<double>(),
-                                      norm * std::sqrt(static_cast<double>(n) / static_cast<double>(x.numel())));
+    const double kept_norm =
+        std::max(want.slice(0, 1).norm().item<double>(),
+                 norm * std::sqrt(static_cast<double>(n) / static_cast<double>(x.numel())));
     const double error = std::max(std::abs(got - norm) / norm,
                                   (samples - want.slice(0, 1)).norm().item<double>() / kept_norm);
     note(sample_prefix + parameter, error, rel_tol);
@@ -106,7 +112,9 @@ struct Parity {
   double worst() const { return worst_; }
 
  private:
-  static at::Tensor flat(const at::Tensor& t) { return t.detach().cpu().to(at::kDouble).reshape({-1}); }
+  static at::Tensor flat(const at::Tensor& t) {
+    return t.detach().cpu().to(at::kDouble).reshape({-1});
+  }
   static at::Tensor places(const std::string& key, int64_t numel, int64_t n) {
     return at::tensor(sample_index(key, numel, n), at::kLong);
   }

@@ -36,7 +36,8 @@ TEST(PhiOfScale, EqualsThePublicTable) {
   for (const auto& [phis, entry] : table.at("phi_partially_shared").items()) {
     for (const auto& [key, choice] : entry.at("index").items()) {
       const auto want = choice.get<std::vector<int64_t>>();
-      EXPECT_EQ(phi_of_scale(static_cast<int64_t>(want.size()), std::stoll(phis)), want) << phis << " " << key;
+      EXPECT_EQ(phi_of_scale(static_cast<int64_t>(want.size()), std::stoll(phis)), want)
+          << phis << " " << key;
       ++checked;
     }
   }
@@ -57,7 +58,8 @@ TEST(Quantizer, TokensFHatAndTeacherInputEqualThePublicCodeAt64) {
       parity.check_equal(key, tokens[k], nn::load_tensor(file, key));
     }
     const std::vector<Tensor> f_hat = quantizer.cumulative(at::cat(tokens, 1));
-    parity.check_tensor(prefix + "f_hat.3", f_hat[3], nn::load_tensor(file, prefix + "f_hat.3"), 1e-5);
+    parity.check_tensor(prefix + "f_hat.3", f_hat[3], nn::load_tensor(file, prefix + "f_hat.3"),
+                        1e-5);
     if (unit_norm) continue;
     for (int k = 0; k < 3; ++k) {
       const std::string key = fmt::format("f_hat.{}", k);
@@ -83,13 +85,15 @@ TEST(Quantizer, TokensAndTeacherInputEqualThePublicCodeAt256) {
 
 // Training feeds teacher_input(), sampling feeds next_input() scale by scale: the same numbers.
 TEST(Quantizer, TeacherInputIsWhatSamplingFeedsStepByStep) {
-  for (const std::vector<int64_t>& sides : {std::vector<int64_t>{1, 2, 4, 8}, std::vector<int64_t>{2, 3, 5, 6, 9}}) {
+  for (const std::vector<int64_t>& sides :
+       {std::vector<int64_t>{1, 2, 4, 8}, std::vector<int64_t>{2, 3, 5, 6, 9}}) {
     const Quantizer quantizer = hash_quantizer(sides);
     const scaling::ScaleList& scales = quantizer.config().scales;
     const Tensor tokens_BL = test::hash_int_tensor("tokens", {3, scales.tokens()}, 4096);
     const std::vector<Tensor> f_hat = quantizer.cumulative(tokens_BL);
     std::vector<Tensor> steps;
-    for (int64_t k = 1; k < scales.count(); ++k) steps.push_back(quantizer.next_input(k, f_hat[k - 1]));
+    for (int64_t k = 1; k < scales.count(); ++k)
+      steps.push_back(quantizer.next_input(k, f_hat[k - 1]));
     const Tensor want = at::cat(steps, 1), got = quantizer.teacher_input(tokens_BL);
     ASSERT_EQ(got.sizes(), want.sizes());
     // Sums of about 10 x 9 x 32 terms in another order: a few float32 roundings.

@@ -33,11 +33,13 @@ ImageSource images(int64_t count, std::vector<int64_t>* asked = nullptr) {
 TokenizerConfig tiny() {
   TokenizerConfig config;
   VqvaeConfig& model = config.model;
-  model.image_side = 8, model.channels = 8, model.channel_mult = {1, 2}, model.blocks = 1, model.groups = 4;
+  model.image_side = 8, model.channels = 8, model.channel_mult = {1, 2}, model.blocks = 1,
+  model.groups = 4;
   model.code_width = 4, model.vocabulary = 16, model.scales = {1, 2, 4}, model.phis = 2;
   config.train.steps = 60, config.train.batch = 4;
   config.optimizer.lr = 4e-3, config.optimizer.warmup_steps = 4;
-  config.codebook.start_step = 6, config.codebook.kmeans_images = 16, config.codebook.restart_every = 5;
+  config.codebook.start_step = 6, config.codebook.kmeans_images = 16,
+  config.codebook.restart_every = 5;
   return config;
 }
 
@@ -47,7 +49,8 @@ void run(TokenizerTrainer& trainer, int64_t steps) {
 
 void expect_equal(const Vqvae& a, const Vqvae& b) {
   const nn::NamedTensors x = a.state(), y = b.state();
-  for (size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(at::equal(x[i].tensor, y[i].tensor)) << x[i].name;
+  for (size_t i = 0; i < x.size(); ++i)
+    EXPECT_TRUE(at::equal(x[i].tensor, y[i].tensor)) << x[i].name;
 }
 
 TEST(TokenizerTrainer, HalvesTheErrorAndKeepsCodesInUse) {
@@ -66,7 +69,8 @@ TEST(TokenizerTrainer, ResumesToTheSameBits) {
   TokenizerConfig config = tiny();
   config.train.average = 0.9;
   for (const int64_t stop : {3, 6, 17}) {  // without the quantiser, at its start, after restarts
-    TokenizerTrainer undisturbed(config, images(10)), killed(config, images(10)), resumed(config, images(10));
+    TokenizerTrainer undisturbed(config, images(10)), killed(config, images(10)),
+        resumed(config, images(10));
     run(undisturbed, 25);
     run(killed, stop);
     killed.save_state(path);
@@ -80,7 +84,8 @@ TEST(TokenizerTrainer, ResumesToTheSameBits) {
 }
 
 TEST(TokenizerTrainer, RefusesAStateOfOtherSettingsOrImages) {
-  const auto path = std::filesystem::path(testing::TempDir()) / fmt::format("other-state-{}", ::getpid());
+  const auto path =
+      std::filesystem::path(testing::TempDir()) / fmt::format("other-state-{}", ::getpid());
   TokenizerTrainer trainer(tiny(), images(10));
   trainer.save_state(path);
   TokenizerConfig other = tiny();
@@ -102,7 +107,8 @@ TEST(TokenizerTrainer, EveryPassTakesEachImageOnceInItsOwnOrder) {
   std::vector<int64_t> asked;
   TokenizerTrainer trainer(config, images(8, &asked));
   run(trainer, 4);  // 16 images: two passes
-  const std::vector<int64_t> first(asked.begin(), asked.begin() + 8), second(asked.begin() + 8, asked.end());
+  const std::vector<int64_t> first(asked.begin(), asked.begin() + 8),
+      second(asked.begin() + 8, asked.end());
   EXPECT_EQ(std::set<int64_t>(first.begin(), first.end()).size(), 8u);
   EXPECT_EQ(std::set<int64_t>(second.begin(), second.end()).size(), 8u);
   EXPECT_NE(first, second);
@@ -122,11 +128,14 @@ TEST(TokenizerTrainer, TrainsOnTheDrawnSubsetOnly) {
 
 TEST(TokenizerTrainer, MovesTheCodesByGradientWhereAsked) {
   TokenizerConfig config = tiny();
-  config.codebook.update = "gradient", config.codebook.start_step = 0, config.codebook.kmeans_images = 0;
+  config.codebook.update = "gradient", config.codebook.start_step = 0,
+  config.codebook.kmeans_images = 0;
   TokenizerTrainer trainer(config, images(10));
   const Tensor before = trainer.model().quantizer().embedding_VC().detach().clone();
   run(trainer, 3);
-  EXPECT_GT((trainer.model().quantizer().embedding_VC().detach() - before).abs().max().item<float>(), 1e-4);
+  EXPECT_GT(
+      (trainer.model().quantizer().embedding_VC().detach() - before).abs().max().item<float>(),
+      1e-4);
 }
 
 TEST(TokenizerTrainer, AveragedWeightsLagBehindTheLast) {
@@ -134,13 +143,15 @@ TEST(TokenizerTrainer, AveragedWeightsLagBehindTheLast) {
   config.train.average = 0.99;
   TokenizerTrainer trainer(config, images(10));
   run(trainer, 20);
-  const Tensor &last = trainer.model().parameters()[0].tensor, mean = trainer.finished().parameters()[0].tensor;
+  const Tensor &last = trainer.model().parameters()[0].tensor,
+               mean = trainer.finished().parameters()[0].tensor;
   EXPECT_GT((last.detach() - mean).abs().max().item<float>(), 1e-4);
 }
 
 TEST(ReconstructionLoss, WeighsSquaresAndMagnitudes) {
   const Tensor x = at::zeros({1, 3, 2, 2}), r = at::full({1, 3, 2, 2}, 0.5);
-  EXPECT_FLOAT_EQ(reconstruction_loss({.l2 = 2, .l1 = 3, .vq = 1}, r, x).item<float>(), 2 * 0.25f + 3 * 0.5f);
+  EXPECT_FLOAT_EQ(reconstruction_loss({.l2 = 2, .l1 = 3, .vq = 1}, r, x).item<float>(),
+                  2 * 0.25f + 3 * 0.5f);
 }
 
 TEST(Kmeans, FindsTheCentresOfSeparateClusters) {
@@ -168,7 +179,8 @@ TEST(CodebookAverage, RestartsOnlyCodesBelowTheirShare) {
   const Tensor codes = at::arange(4, at::kFloat).view({4, 1}) * 100;
   CodebookAverage average(codes, 0.5);
   const std::vector<Tensor> residuals{at::full({3, 1}, 7.f), at::full({5, 1}, 8.f)};
-  const std::vector<Tensor> tokens{at::tensor({0L, 0L, 1L}, at::kLong), at::tensor({0L, 1L, 1L, 0L, 1L}, at::kLong)};
+  const std::vector<Tensor> tokens{at::tensor({0L, 0L, 1L}, at::kLong),
+                                   at::tensor({0L, 1L, 1L, 0L, 1L}, at::kLong)};
   for (int i = 0; i < 10; ++i) average.update(residuals, tokens);
   const Tensor kept = codes.slice(0, 0, 2).clone();
   EXPECT_EQ(average.restart(residuals, 0.05, 1, 0), 2);
@@ -201,7 +213,8 @@ TEST(Evaluate, PsnrIsThatOfTheReconstruction) {
   TokenizerTrainer trainer(tiny(), images(10));
   run(trainer, 8);
   const Vqvae tokenizer = trainer.finished();
-  const TokenizerReport report = evaluate(tokenizer, images(10), 2, 1), all = evaluate(tokenizer, images(10), 0, 3);
+  const TokenizerReport report = evaluate(tokenizer, images(10), 2, 1),
+                        all = evaluate(tokenizer, images(10), 0, 3);
   EXPECT_EQ(report.images, 2);
   EXPECT_EQ(all.images, 10);
   double psnr = 0;
@@ -210,7 +223,9 @@ TEST(Evaluate, PsnrIsThatOfTheReconstruction) {
     const std::vector<Tensor> rows = reconstructions_by_scale(tokenizer, image);
     ASSERT_EQ(rows.size(), 4u);
     EXPECT_TRUE(at::equal(rows[0], image));
-    psnr += 10 * std::log10(4 / at::mse_loss(rows[3].to(at::kDouble), image.to(at::kDouble)).item<double>());
+    psnr +=
+        10 *
+        std::log10(4 / at::mse_loss(rows[3].to(at::kDouble), image.to(at::kDouble)).item<double>());
   }
   EXPECT_NEAR(report.psnr_db, psnr / 2, 1e-3);  // batches of one and of three round differently
   EXPECT_LE(all.all.used, 16);

@@ -26,14 +26,16 @@ std::filesystem::path scratch(const std::string& name) {
 
 VqvaeConfig config_64(bool unit_norm = false) {
   VqvaeConfig config;
-  config.image_side = 64, config.channels = 32, config.scales = {1, 2, 3, 4}, config.unit_norm = unit_norm;
+  config.image_side = 64, config.channels = 32, config.scales = {1, 2, 3, 4},
+  config.unit_norm = unit_norm;
   return config;
 }
 
 // Small enough to train in a test: 2,000 times fewer operations than the released one.
 VqvaeConfig tiny_config() {
   VqvaeConfig config;
-  config.image_side = 8, config.channels = 8, config.channel_mult = {1, 2}, config.blocks = 1, config.groups = 4;
+  config.image_side = 8, config.channels = 8, config.channel_mult = {1, 2}, config.blocks = 1,
+  config.groups = 4;
   config.code_width = 4, config.vocabulary = 16, config.scales = {1, 2, 4}, config.phis = 2;
   return config;
 }
@@ -44,9 +46,12 @@ Vqvae hash_vqvae(const VqvaeConfig& config) {
   return vqvae;
 }
 
-std::map<std::string, Tensor, std::less<>> observed(const std::function<void(const Observer&)>& pass) {
+std::map<std::string, Tensor, std::less<>> observed(
+    const std::function<void(const Observer&)>& pass) {
   std::map<std::string, Tensor, std::less<>> outputs;
-  pass([&](std::string_view name, const Tensor& output) { outputs.insert_or_assign(std::string(name), output); });
+  pass([&](std::string_view name, const Tensor& output) {
+    outputs.insert_or_assign(std::string(name), output);
+  });
   return outputs;
 }
 
@@ -68,15 +73,19 @@ TEST(Vqvae, NamesShapesAndOrderAreThePublicOnes) {
   const auto names = nlohmann::json::parse(std::ifstream(fixture("names.json"))).at("vqvae_ch160");
   const Vqvae vqvae{VqvaeConfig{}};
   std::vector<std::string> got, want;
-  for (const auto& [name, tensor] : vqvae.parameters()) got.push_back(fmt::format("{} {}", name, tensor.numel()));
+  for (const auto& [name, tensor] : vqvae.parameters())
+    got.push_back(fmt::format("{} {}", name, tensor.numel()));
   std::map<std::string, std::vector<int64_t>> shapes;
   for (const auto& row : names.at("state_dict")) {
     const auto shape = row.at(3).get<std::vector<int64_t>>();
     shapes[row.at(0)] = shape;
-    if (row.at(1) == "p") want.push_back(fmt::format("{} {}", row.at(0).get<std::string>(), c10::multiply_integers(shape)));
+    if (row.at(1) == "p")
+      want.push_back(
+          fmt::format("{} {}", row.at(0).get<std::string>(), c10::multiply_integers(shape)));
   }
   EXPECT_EQ(got, want);
-  for (const auto& [name, tensor] : vqvae.state()) EXPECT_EQ(tensor.sizes().vec(), shapes.at(name)) << name;
+  for (const auto& [name, tensor] : vqvae.state())
+    EXPECT_EQ(tensor.sizes().vec(), shapes.at(name)) << name;
   EXPECT_EQ(vqvae.state().size(), shapes.size());
   EXPECT_EQ(nn::count_elements(vqvae.parameters()), names.at("num_parameters").get<int64_t>());
 }
@@ -99,9 +108,11 @@ TEST(Vqvae, EqualsThePublicCodeAt64) {
   const Tensor tokens_BL = at::cat(encoded.tokens, 1);
   const std::vector<Tensor> f_hat = vqvae.quantizer().cumulative(tokens_BL);
   for (int k = 0; k < 4; ++k) {
-    parity.check_tensor(fmt::format("f_hat.{}", k), f_hat[k], want(fmt::format("f_hat.{}", k)), 1e-5);
+    parity.check_tensor(fmt::format("f_hat.{}", k), f_hat[k], want(fmt::format("f_hat.{}", k)),
+                        1e-5);
   }
-  parity.check_tensor("var_input", vqvae.quantizer().teacher_input(tokens_BL), want("var_input"), 1e-5);
+  parity.check_tensor("var_input", vqvae.quantizer().teacher_input(tokens_BL), want("var_input"),
+                      1e-5);
   const auto outputs = observed([&](const Observer& observe) {
     vqvae.features(image, observe);
     parity.check_tensor("dec_raw", vqvae.decode_raw(f_hat[3], observe), want("dec_raw"), 1e-5);
@@ -135,7 +146,8 @@ TEST(Vqvae, TrainingLossAndAllGradientsEqualThePublicCodes) {
     }
     EXPECT_EQ(out.hits_SV.sum().item<float>(), 2 * 30);
     if (unit_norm) continue;
-    parity.check_stat("train.rec.stat", out.reconstruction_B3XX, nn::load_tensor(file, "train.rec.stat"), 1e-5);
+    parity.check_stat("train.rec.stat", out.reconstruction_B3XX,
+                      nn::load_tensor(file, "train.rec.stat"), 1e-5);
     const auto grads = torch::autograd::grad({loss}, leaves);
     ASSERT_EQ(grads.size(), 323u);
     for (size_t i = 0; i < grads.size(); ++i) {
@@ -155,7 +167,8 @@ TEST(Vqvae, ReleasedArchitectureEqualsThePublicCodeAt256) {
   const Vqvae vqvae = hash_vqvae({});
   const Tensor x = want("image_u8").to(at::kFloat) / 255;
   Vqvae::Encoded encoded;
-  auto outputs = observed([&](const Observer& observe) { encoded.f_BCHW = vqvae.features(x + x - 1, observe); });
+  auto outputs = observed(
+      [&](const Observer& observe) { encoded.f_BCHW = vqvae.features(x + x - 1, observe); });
   encoded.tokens = vqvae.quantizer().encode(encoded.f_BCHW);
   parity.check_tensor("f", encoded.f_BCHW, want("f"), 1e-5);
   parity.check_stat("f.stat", encoded.f_BCHW, want("f.stat"), 1e-5);
@@ -169,15 +182,19 @@ TEST(Vqvae, ReleasedArchitectureEqualsThePublicCodeAt256) {
     parity.check_stat(key, f_hat[k], want(key), 1e-5);
   }
   parity.check_tensor("f_hat.9", f_hat[9], want("f_hat.9"), 1e-5);
-  parity.check_tensor("var_input", vqvae.quantizer().teacher_input(tokens_BL), want("var_input"), 1e-5);
+  parity.check_tensor("var_input", vqvae.quantizer().teacher_input(tokens_BL), want("var_input"),
+                      1e-5);
   Tensor raw;
-  outputs.merge(observed([&](const Observer& observe) { raw = vqvae.decode_raw(f_hat[9], observe); }));
+  outputs.merge(
+      observed([&](const Observer& observe) { raw = vqvae.decode_raw(f_hat[9], observe); }));
   check_activations(parity, file, outputs);
   parity.check_stat("dec_raw.stat", raw, want("dec_raw.stat"), 1e-5);
   parity.check_stat("dec.stat", raw.clamp(-1, 1), want("dec.stat"), 1e-5);
   auto every = at::indexing::Slice(at::indexing::None, at::indexing::None, 8);
-  parity.check_absolute("dec_raw.stride8", raw.index({"...", every, every}), want("dec_raw.stride8"), 2e-5);
-  parity.check_absolute("dec_raw.crop32", raw.slice(2, 112, 144).slice(3, 112, 144), want("dec_raw.crop32"), 2e-5);
+  parity.check_absolute("dec_raw.stride8", raw.index({"...", every, every}),
+                        want("dec_raw.stride8"), 2e-5);
+  parity.check_absolute("dec_raw.crop32", raw.slice(2, 112, 144).slice(3, 112, 144),
+                        want("dec_raw.crop32"), 2e-5);
 }
 
 TEST(Vqvae, SavedFileCarriesWeightsConfigurationAndFingerprint) {
@@ -190,7 +207,8 @@ TEST(Vqvae, SavedFileCarriesWeightsConfigurationAndFingerprint) {
   EXPECT_EQ(back.fingerprint(), vqvae.fingerprint());
   EXPECT_EQ(base::dump_config(back.config()), base::dump_config(vqvae.config()));
   const nn::NamedTensors a = vqvae.state(), b = back.state();
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(at::equal(a[i].tensor, b[i].tensor)) << a[i].name;
+  for (size_t i = 0; i < a.size(); ++i)
+    EXPECT_TRUE(at::equal(a[i].tensor, b[i].tensor)) << a[i].name;
   const Tensor image = test::hash_v("image", {2, 3, 8, 8}).to(at::kFloat);
   EXPECT_TRUE(at::equal(back.tokens(image), vqvae.tokens(image)));
   std::filesystem::remove(path);
