@@ -3,7 +3,7 @@
 #
 #   varscale_library(scaling LAYER 1 DEPENDS base LINK fmt::fmt)        src/scaling/**.cpp
 #   varscale_library(nn LAYER 3 TORCH DEPENDS base)                     with the torch precompiled header
-#   varscale_program(var_fit DIRECTORY analysis DEPENDS fit records)
+#   varscale_program(var_fit DEPENDS fit records SOURCES var_fit.cpp)    build/<preset>/bin/var_fit
 #   varscale_test(scaling DEPENDS scaling)                              tests/scaling/*.cpp -> scaling_test
 
 # Everything that is compiled against libtorch takes exactly these flags, or the shared precompiled
@@ -33,10 +33,6 @@ function(varscale_library name)
   else()
     list(FILTER sources EXCLUDE REGEX "_absent\\.cpp$")
   endif()
-  if(NOT sources) # TEMPORARY while rooms are empty
-    file(WRITE ${CMAKE_BINARY_DIR}/empty.cpp "")
-    set(sources ${CMAKE_BINARY_DIR}/empty.cpp)
-  endif()
   _varscale_check_layers(${name} ${arg_LAYER} ${arg_DEPENDS})
   add_library(varscale_${name} STATIC ${sources})
   add_library(varscale::${name} ALIAS varscale_${name})
@@ -53,7 +49,7 @@ function(varscale_library name)
 endfunction()
 
 function(varscale_program name)
-  cmake_parse_arguments(arg "TORCH" "DIRECTORY" "DEPENDS;LINK;SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "" "DEPENDS;LINK;SOURCES" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   if(arg_TORCH)
     _varscale_use_torch(${name})
@@ -65,16 +61,13 @@ function(varscale_program name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 endfunction()
 
-# One program per tests/<name> folder, one CTest entry per program. FIXTURES is the folder that the
-# test finds as VARSCALE_FIXTURES. RANKS n ...: also run under mpirun with that many ranks.
+# One program per tests/<name> folder. It finds the fixtures, sources and programs through VARSCALE_FIXTURES,
+# VARSCALE_SOURCE and VARSCALE_BIN. One CTest entry a program, or with RANKS n ... one a number of ranks, run
+# by mpirun; such a program has its own main(). SOURCES: more files, below tests/.
 function(varscale_test name)
   cmake_parse_arguments(arg "TORCH" "TIMEOUT" "DEPENDS;LINK;LABELS;RANKS;SOURCES" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   list(APPEND sources ${arg_SOURCES})
-  if(NOT sources) # TEMPORARY while rooms are empty
-    file(WRITE ${CMAKE_BINARY_DIR}/empty_test.cpp "")
-    set(sources ${CMAKE_BINARY_DIR}/empty_test.cpp)
-  endif()
   add_executable(${name}_test ${sources})
   if(arg_TORCH)
     _varscale_use_torch(${name}_test)

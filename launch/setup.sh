@@ -13,7 +13,7 @@ packages=(
   g++ cmake ninja-build ccache mold pkg-config git
   libfmt-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
   libhdf5-dev libopenmpi-dev openmpi-bin libceres-dev libeigen3-dev
-  libvips-dev libarchive-dev libzip-dev libgtest-dev libgmock-dev python3-venv
+  libvips-dev libgtest-dev libgmock-dev python3-venv
 )
 torch_packages=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 python_packages=(numpy==2.2.6 matplotlib==3.10.3 h5py==3.13.0 pandas==2.2.3 tables==3.10.2 safetensors==0.5.3)
@@ -28,7 +28,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   if [ -z "$as_root" ] || sudo -n true 2>/dev/null; then
     echo "setup: installing ${#missing[@]} Debian packages"
     $as_root apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   else
     echo "setup: these Debian packages are missing and this user may not install them; ask an administrator for:" >&2
     echo "  apt-get install ${missing[*]}" >&2

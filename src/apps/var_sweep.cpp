@@ -111,10 +111,10 @@ void together(comm::Communicator& world, std::string_view tag, const Body& body)
 class Launch {
  public:
   Launch(const Options& options, comm::Communicator& world) : options_(options), world_(world) {
-    if (options.ranks > 0 && options.ranks != world.size())
-      throw UserError("--ranks {}: this launch has {}; --ranks is for --plan", options.ranks,
-                      world.size());
     together(world_, "sweep file", [&] {
+      if (options.ranks > 0 && options.ranks != world.size())
+        throw UserError("--ranks {}: this launch has {}; --ranks is for --plan", options.ranks,
+                        world.size());
       sweep_ = sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kTrain);
       if (!options.only.empty()) leave_out_all_but(options.only);
     });
@@ -288,8 +288,19 @@ ExitCode run(const Options& options) {
   if (options.plan) return print_plan(options);
   if (options.status) return print_status(options);
   const auto world = comm::open_world();
-  Launch launch(options, *world);
-  return options.calibrate ? launch.calibrate() : launch.train();
+  try {
+    Launch launch(options, *world);
+    return options.calibrate ? launch.calibrate() : launch.train();
+  } catch (const std::exception& error) {
+    // An error of this rank alone: the others wait in a collective that it will not join.
+    const bool user = dynamic_cast<const UserError*>(&error) != nullptr;
+    const ExitCode code = user ? ExitCode::kBadInput : ExitCode::kFailure;
+    if (!dynamic_cast<const comm::Agreed*>(&error))
+      world->abort(error.what(), static_cast<int>(code));
+    else if (world->rank() > 0)
+      return code;  // every rank knows the sentence: the first one says it
+    throw;
+  }
 }
 
 }  // namespace

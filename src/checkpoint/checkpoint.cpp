@@ -1,6 +1,8 @@
 #include "checkpoint/checkpoint.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <string_view>
 
 #include "base/error.hpp"
 #include "base/file.hpp"
@@ -21,11 +23,49 @@ std::string sha256_of(const std::filesystem::path& path) {
   return hash.hex();
 }
 
+// The step of a folder named step-000001000; nothing for any other name.
+std::optional<int64_t> step_of(const std::filesystem::path& folder) {
+  constexpr std::string_view kPrefix = "step-";
+  const std::string name = folder.filename().string();
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [stopped, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
+  if (error != std::errc() || stopped != end || step < 0) return std::nullopt;
+  return step;
+}
+
+bool is_complete(const std::filesystem::path& folder) {
+  return step_of(folder) && std::filesystem::exists(folder / kManifest);
+}
+
+// Whether `json` has every key that loading reads, of the right type.
+bool is_manifest(const nlohmann::json& json) {
+  const auto is_integer = [&](const char* key) {
+    return json.contains(key) && json[key].is_number_integer();
+  };
+  const auto is_text = [](const nlohmann::json& object, const char* key) {
+    return object.contains(key) && object[key].is_string();
+  };
+  if (!json.is_object() || !is_integer("schema") || json["schema"] != kSchema) return false;
+  if (!is_integer("step") || !is_integer("segment")) return false;
+  if (!is_text(json, "run_id") || !is_text(json, "config_hash")) return false;
+  if (!json.contains("files") || !json["files"].is_object()) return false;
+  for (const char* name : {kTensors, kRows}) {
+    if (!json["files"].contains(name)) return false;
+  }
+  return std::ranges::all_of(json["files"], [&](const nlohmann::json& file) {
+    return file.is_object() && file.contains("bytes") && file["bytes"].is_number_integer() &&
+           is_text(file, "sha256");
+  });
+}
+
 }  // namespace
 
 nn::NamedTensors with_prefix(const std::string& prefix, const nn::NamedTensors& tensors) {
   nn::NamedTensors named;
-  for (const nn::NamedTensor& tensor : tensors) named.push_back({prefix + tensor.name, tensor.tensor});
+  for (const nn::NamedTensor& tensor : tensors)
+    named.push_back({prefix + tensor.name, tensor.tensor});
   return named;
 }
 
@@ -50,7 +90,8 @@ void CheckpointFolder::write(const State& state) const {
   manifest["segment"] = state.segment;
   for (const char* name : {kTensors, kRows}) {
     const std::filesystem::path file = aside.temporary() / name;
-    manifest["files"][name] = {{"bytes", std::filesystem::file_size(file)}, {"sha256", sha256_of(file)}};
+    manifest["files"][name] = {{"bytes", std::filesystem::file_size(file)},
+                               {"sha256", sha256_of(file)}};
   }
   for (const nn::NamedTensor& named : state.tensors) {
     manifest["tensors"].push_back({{"name", named.name},
@@ -83,9 +124,7 @@ std::vector<int64_t> CheckpointFolder::steps() const {
   std::vector<int64_t> steps;
   if (!std::filesystem::is_directory(folder_)) return steps;
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with("step-") || name.find_first_not_of("0123456789", 5) != std::string::npos) continue;
-    if (std::filesystem::exists(entry.path() / kManifest)) steps.push_back(std::stoll(name.substr(5)));
+    if (is_complete(entry.path())) steps.push_back(*step_of(entry.path()));
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -100,12 +139,15 @@ std::optional<int64_t> CheckpointFolder::latest() const {
 void CheckpointFolder::prune() const {
   const std::vector<int64_t> all = steps();
   for (size_t i = 0; i + static_cast<size_t>(keep_) < all.size(); ++i) {
-    // The manifest goes first: a kill in between leaves an unfinished folder, not a damaged checkpoint.
+    // The manifest goes first: a kill in between leaves an unfinished folder, not a damaged
+    // checkpoint.
     std::filesystem::remove(path_of(all[i]) / kManifest);
     std::filesystem::remove_all(path_of(all[i]));
   }
+  // What a kill has left: unfinished folders, and temporary ones, which may be whole but for their
+  // name.
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-    if (entry.is_directory() && !std::filesystem::exists(entry.path() / kManifest)) {
+    if (entry.is_directory() && !is_complete(entry.path())) {
       std::filesystem::remove_all(entry.path());
     }
   }
@@ -113,43 +155,50 @@ void CheckpointFolder::prune() const {
 
 nlohmann::json CheckpointFolder::manifest(int64_t step) const {
   const std::filesystem::path path = path_of(step) / kManifest;
-  const nlohmann::json manifest = nlohmann::json::parse(base::read_file(path), nullptr, /*allow_exceptions=*/false);
-  const bool sound = manifest.is_object() && manifest.value("schema", int64_t{0}) == kSchema &&
-                     manifest.contains("step") && manifest.contains("files") && manifest["files"].is_object();
-  if (!sound) throw base::UserError("{}: not a checkpoint manifest of schema {}", path.string(), kSchema);
+  const nlohmann::json manifest =
+      nlohmann::json::parse(base::read_file(path), nullptr, /*allow_exceptions=*/false);
+  if (!is_manifest(manifest))
+    throw base::UserError("{}: not a checkpoint manifest of schema {}", path.string(), kSchema);
   return manifest;
 }
 
 void CheckpointFolder::check_files(int64_t step, const nlohmann::json& manifest) const {
   for (const auto& [name, facts] : manifest["files"].items()) {
     const std::filesystem::path file = path_of(step) / name;
-    if (!std::filesystem::exists(file)) throw base::UserError("{}: the manifest names it, but it is missing", file.string());
-    const auto bytes = std::filesystem::file_size(file);
-    if (bytes != facts.value("bytes", uint64_t{0})) {
-      throw base::UserError("{}: has {} bytes, its manifest says {}", file.string(), bytes, facts.value("bytes", uint64_t{0}));
+    if (!std::filesystem::exists(file))
+      throw base::UserError("{}: the manifest names it, but it is missing", file.string());
+    const auto bytes = std::filesystem::file_size(file), wanted = facts["bytes"].get<uintmax_t>();
+    if (bytes != wanted) {
+      throw base::UserError("{}: has {} bytes, its manifest says {}", file.string(), bytes, wanted);
     }
-    if (sha256_of(file) != facts.value("sha256", "")) {
-      throw base::UserError("{}: its contents do not have the checksum of its manifest", file.string());
+    if (sha256_of(file) != facts["sha256"].get<std::string>()) {
+      throw base::UserError("{}: its contents do not have the checksum of its manifest",
+                            file.string());
     }
   }
 }
 
-Position CheckpointFolder::load(int64_t step, const Identity& expected, const nn::NamedTensors& targets) const {
+Position CheckpointFolder::load(int64_t step, const Identity& expected,
+                                const nn::NamedTensors& targets) const {
   const nlohmann::json facts = manifest(step);
-  if (facts.value("config_hash", "") != expected.config_hash) {
-    throw base::UserError("{}: is a checkpoint of another configuration (run {}), expected one of run {}",
-                          path_of(step).string(), facts.value("run_id", "?"), expected.run_id);
+  if (facts["config_hash"].get<std::string>() != expected.config_hash) {
+    throw base::UserError(
+        "{}: is a checkpoint of another configuration (run {}), expected one of run {}",
+        path_of(step).string(), facts["run_id"].get<std::string>(), expected.run_id);
   }
   check_files(step, facts);
   nn::load_tensors(base::SafetensorsFile(path_of(step) / kTensors), targets);
-  return {facts["step"].get<int64_t>(), facts.value("segment", int64_t{0})};
+  return {facts["step"].get<int64_t>(), facts["segment"].get<int64_t>()};
 }
 
 void CheckpointFolder::load_weights(int64_t step, const nn::NamedTensors& parameters) const {
   check_files(step, manifest(step));
-  nn::load_tensors(base::SafetensorsFile(path_of(step) / kTensors), with_prefix("param.", parameters), "", false);
+  nn::load_tensors(base::SafetensorsFile(path_of(step) / kTensors),
+                   with_prefix("param.", parameters), "", false);
 }
 
-records::RunTables CheckpointFolder::rows(int64_t step) const { return records::read_run(path_of(step) / kRows); }
+records::RunTables CheckpointFolder::rows(int64_t step) const {
+  return records::read_run(path_of(step) / kRows);
+}
 
 }  // namespace varscale::checkpoint

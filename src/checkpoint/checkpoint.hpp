@@ -4,18 +4,17 @@
 //   checkpoints.save(state, world);                       // collective
 //   if (auto step = checkpoints.latest()) checkpoints.load(*step, expected, targets);
 //
-// Layout   step-000001000/manifest.json, rank-00000.safetensors (weights as "param.<name>", moments as
-//          "exp_avg.<name>" and "exp_avg_sq.<name>"), run.h5 (the rows so far).
-// Order    Written beside its place, fsynced, renamed; then older ones are pruned. A folder without a
-//          manifest is an unfinished write and is ignored.
-// Errors   UserError naming the folder: another run's checkpoint, a file that is missing, truncated or
-//          of another checksum, a tensor of another shape.
+// Layout   step-000001000/manifest.json, rank-00000.safetensors (weights as "param.<name>", moments
+//          as "exp_avg.<name>" and "exp_avg_sq.<name>"), run.h5 (the rows so far).
+// Order    Written beside its place, fsynced, renamed; then older ones are pruned. A folder without
+//          a manifest is an unfinished write and is ignored.
+// Errors   UserError naming the folder: another run's checkpoint, a file that is missing, truncated
+//          or of another checksum, a tensor of another shape.
 #pragma once
-
-#include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,7 +45,8 @@ struct Position {
 
 class CheckpointFolder {
  public:
-  CheckpointFolder(std::filesystem::path folder, int64_t keep) : folder_(std::move(folder)), keep_(keep) {}
+  CheckpointFolder(std::filesystem::path folder, int64_t keep)
+      : folder_(std::move(folder)), keep_(keep) {}
 
   // Collective. The first rank writes; a failure there is raised on every rank.
   void save(const State& state, comm::Communicator& world) const;
@@ -55,7 +55,8 @@ class CheckpointFolder {
   std::vector<int64_t> steps() const;
   std::optional<int64_t> latest() const;
 
-  // Fills `targets` by name and returns where the run stood. `expected` must be the checkpoint's own.
+  // Fills `targets` by name and returns where the run stood. `expected` must be the checkpoint's
+  // own.
   Position load(int64_t step, const Identity& expected, const nn::NamedTensors& targets) const;
   // Only the weights ("param." + name), whatever the run: for sampling and export.
   void load_weights(int64_t step, const nn::NamedTensors& parameters) const;

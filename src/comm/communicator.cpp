@@ -21,6 +21,15 @@ class Self final : public Communicator {
     return Work(nullptr);
   }
   void barrier(std::string_view) override {}
+  void abort(std::string_view, int) noexcept override {}
+};
+
+struct AgreedUserError final : base::UserError, Agreed {
+  explicit AgreedUserError(const std::string& sentence) : UserError(sentence) {}
+};
+
+struct AgreedError final : std::runtime_error, Agreed {
+  explicit AgreedError(const std::string& sentence) : std::runtime_error(sentence) {}
 };
 
 }  // namespace
@@ -55,10 +64,11 @@ void Communicator::agree(const std::string& sentence, bool user, std::string_vie
   all_reduce(first, Reduce::kMin, tag).wait();
   const auto failed = first.item<int64_t>();
   if (failed == size()) return;
-  const std::string told = broadcast_bytes(fmt::format("{}{}", user ? 'u' : 'i', sentence), static_cast<int>(failed), tag);
-  const std::string words = size() == 1 ? told.substr(1) : fmt::format("rank {}: {}", failed, told.substr(1));
-  if (told[0] == 'u') throw base::UserError(told.substr(1));
-  throw std::runtime_error(words);
+  const std::string told =
+      broadcast_bytes((user ? "u" : "i") + sentence, static_cast<int>(failed), tag);
+  const std::string words = told.substr(1);
+  if (told[0] == 'u') throw AgreedUserError(words);
+  throw AgreedError(size() == 1 ? words : fmt::format("rank {}: {}", failed, words));
 }
 
 }  // namespace varscale::comm

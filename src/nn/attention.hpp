@@ -1,11 +1,11 @@
 // Block-causal attention over a pyramid of token maps, without a mask tensor over the whole square.
 //
 //   PrefixPlan plan(scales);                              // once per scale list
-//   Tensor out_BLC = prefix_attention(q, k, v, plan, 1.0);
+//   Tensor out_BLC = prefix_attention(q_BHLD, k_BHLD, v_BHLD, plan.spans(L), 1.0);
 //
-// Every token of map k sees all tokens of maps 0..k, so map k is one plain attention call of its queries
-// on the key prefix: 62 % of the square at 256 px. The first, tiny maps are merged into one call with a
-// small mask, because a call costs more than they do.
+// Every token of map k sees all tokens of maps 0..k, so map k is one plain attention call of its
+// queries on the key prefix: 62 % of the square at 256 px. The first, tiny maps are merged into one
+// call with a small mask, because a call costs more than they do.
 //
 // Legend   B batch, H heads, L tokens, D head width, C = H D.
 // Errors   VARSCALE_CHECK on shapes.
@@ -39,8 +39,8 @@ class PrefixPlan {
   int64_t merge_below_;
 };
 
-// softmax(scale q k^T, block-causal) v. q, k, v [B, H, L, D] of one floating dtype; returns [B, L, C]
-// contiguous. Differentiable once.
+// softmax(scale q k^T, block-causal) v. q, k, v [B, H, L, D] of one floating dtype; returns
+// [B, L, C] contiguous. Differentiable once.
 Tensor prefix_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor& v_BHLD,
                         const std::vector<PrefixSpan>& spans, double scale);
 

@@ -9,12 +9,13 @@ namespace varscale::nn {
 
 using at::Tensor;
 
-// LayerNorm without affine part in float32, then x (1 + scale) + shift. x_BLC float32, scale and shift
-// [B, 1, C] float32; the result has dtype `out`.
-Tensor modulated_norm(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C, double eps,
-                      at::ScalarType out);
+// LayerNorm without affine part in float32, then x (1 + scale) + shift. x_BLC float32, scale and
+// shift [B, 1, C] float32; the result has dtype `out`.
+Tensor modulated_norm(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C,
+                      double eps, at::ScalarType out);
 
-// x / max(|x|, 1e-12) over the last dimension; half precisions are computed and returned in float32.
+// x / max(|x|, 1e-12) over the last dimension; half precisions are computed and returned in
+// float32.
 Tensor unit_norm(const Tensor& x);
 
 // Linear layer whose weights are used in dtype `compute` (gradients reach the float32 weights).

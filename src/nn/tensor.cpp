@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include <cstring>
 #include <set>
 
 #include "base/error.hpp"
@@ -14,35 +15,58 @@ using base::UserError;
 
 base::DType to_dtype(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return DType::kF64;
-    case at::kFloat: return DType::kF32;
-    case at::kHalf: return DType::kF16;
-    case at::kBFloat16: return DType::kBF16;
-    case at::kLong: return DType::kI64;
-    case at::kInt: return DType::kI32;
-    case at::kShort: return DType::kI16;
-    case at::kChar: return DType::kI8;
-    case at::kByte: return DType::kU8;
-    case at::kUInt16: return DType::kU16;
-    case at::kBool: return DType::kBool;
-    default: VARSCALE_CHECK(false, "dtype {} has no place in a safetensors file", at::toString(type));
+    case at::kDouble:
+      return DType::kF64;
+    case at::kFloat:
+      return DType::kF32;
+    case at::kHalf:
+      return DType::kF16;
+    case at::kBFloat16:
+      return DType::kBF16;
+    case at::kLong:
+      return DType::kI64;
+    case at::kInt:
+      return DType::kI32;
+    case at::kShort:
+      return DType::kI16;
+    case at::kChar:
+      return DType::kI8;
+    case at::kByte:
+      return DType::kU8;
+    case at::kUInt16:
+      return DType::kU16;
+    case at::kBool:
+      return DType::kBool;
+    default:
+      VARSCALE_CHECK(false, "dtype {} has no place in a safetensors file", at::toString(type));
   }
   return DType::kF32;
 }
 
 at::ScalarType to_scalar_type(base::DType dtype) {
   switch (dtype) {
-    case DType::kF64: return at::kDouble;
-    case DType::kF32: return at::kFloat;
-    case DType::kF16: return at::kHalf;
-    case DType::kBF16: return at::kBFloat16;
-    case DType::kI64: return at::kLong;
-    case DType::kI32: return at::kInt;
-    case DType::kI16: return at::kShort;
-    case DType::kI8: return at::kChar;
-    case DType::kU8: return at::kByte;
-    case DType::kU16: return at::kUInt16;
-    case DType::kBool: return at::kBool;
+    case DType::kF64:
+      return at::kDouble;
+    case DType::kF32:
+      return at::kFloat;
+    case DType::kF16:
+      return at::kHalf;
+    case DType::kBF16:
+      return at::kBFloat16;
+    case DType::kI64:
+      return at::kLong;
+    case DType::kI32:
+      return at::kInt;
+    case DType::kI16:
+      return at::kShort;
+    case DType::kI8:
+      return at::kChar;
+    case DType::kU8:
+      return at::kByte;
+    case DType::kU16:
+      return at::kUInt16;
+    case DType::kBool:
+      return at::kBool;
   }
   VARSCALE_CHECK(false, "unknown dtype");
   return at::kFloat;
@@ -55,8 +79,8 @@ Tensor load_tensor(const base::SafetensorsFile& file, std::string_view name) {
   return tensor;
 }
 
-void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets, const std::string& prefix,
-                  bool strict) {
+void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets,
+                  const std::string& prefix, bool strict) {
   at::NoGradGuard no_grad;
   std::set<std::string> taken;
   for (const NamedTensor& target : targets) {
@@ -72,8 +96,9 @@ void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets
   if (!strict) return;
   for (const auto& [key, view] : file.tensors()) {
     if (key.starts_with(prefix) && !taken.contains(key)) {
-      throw UserError("{}: unexpected tensor {}; the model of this configuration has none of that name",
-                      file.path().string(), key);
+      throw UserError(
+          "{}: unexpected tensor {}; the model of this configuration has none of that name",
+          file.path().string(), key);
     }
   }
 }
@@ -85,7 +110,8 @@ void save_tensors(const std::filesystem::path& path, const NamedTensors& tensors
   kept.reserve(tensors.size());
   for (const NamedTensor& named : tensors) {
     kept.push_back(named.tensor.detach().to(at::kCPU).contiguous());
-    writer.add(named.name, to_dtype(kept.back().scalar_type()), named.tensor.sizes().vec(), kept.back().data_ptr());
+    writer.add(named.name, to_dtype(kept.back().scalar_type()), named.tensor.sizes().vec(),
+               kept.back().data_ptr());
   }
   for (const auto& [key, value] : metadata) writer.set_metadata(key, value);
   writer.save(path);

@@ -29,10 +29,10 @@ at::ScalarType to_scalar_type(base::DType dtype);  // F32 -> kFloat, ...; U16 ->
 // A copy on the CPU of one stored tensor.
 Tensor load_tensor(const base::SafetensorsFile& file, std::string_view name);
 
-// Fills `targets` from the file, each by its name with `prefix` in front. Shapes must agree; dtypes are
-// converted. With `strict`, a key below the prefix that no target takes is an error.
-void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets, const std::string& prefix = "",
-                  bool strict = true);
+// Fills `targets` from the file, each by its name with `prefix` in front. Shapes must agree; dtypes
+// are converted. With `strict`, a key below the prefix that no target takes is an error.
+void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets,
+                  const std::string& prefix = "", bool strict = true);
 
 // Writes the tensors (moved to the CPU) with metadata; aside, fsync, rename.
 void save_tensors(const std::filesystem::path& path, const NamedTensors& tensors,

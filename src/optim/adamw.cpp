@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include "base/error.hpp"
 
@@ -12,10 +14,12 @@ namespace varscale::optim {
 
 bool is_decayed(const nn::NamedTensor& parameter) {
   // The part of the public list that names parameters of this model.
-  constexpr std::array kNeverDecayed{"pos_start", "pos_1LC", "lvl_embed", "scale_mul", "ada_gss", "gamma", "beta"};
+  constexpr std::array kNeverDecayed{"pos_start", "pos_1LC", "lvl_embed", "scale_mul",
+                                     "ada_gss",   "gamma",   "beta"};
   if (parameter.tensor.dim() == 1 || parameter.name.ends_with("bias")) return false;
-  return std::none_of(kNeverDecayed.begin(), kNeverDecayed.end(),
-                      [&](const char* part) { return parameter.name.find(part) != std::string::npos; });
+  return std::none_of(kNeverDecayed.begin(), kNeverDecayed.end(), [&](const char* part) {
+    return parameter.name.find(part) != std::string::npos;
+  });
 }
 
 double gradient_norm(const std::vector<Tensor>& gradients) {
@@ -23,10 +27,13 @@ double gradient_norm(const std::vector<Tensor>& gradients) {
   double sum = 0;
   for (const Tensor& gradient : gradients) {
     if (!gradient.is_cpu()) {
-      sum += at::linalg_vector_norm(gradient, 2, std::nullopt, false, at::kDouble).square().item<double>();
+      sum += at::linalg_vector_norm(gradient, 2, std::nullopt, false, at::kDouble)
+                 .square()
+                 .item<double>();
       continue;
     }
-    VARSCALE_CHECK(gradient.is_contiguous() && gradient.scalar_type() == at::kFloat, "gradients are contiguous float32");
+    VARSCALE_CHECK(gradient.is_contiguous() && gradient.scalar_type() == at::kFloat,
+                   "gradients are contiguous float32");
     const float* values = gradient.const_data_ptr<float>();
     const int64_t count = gradient.numel(), chunks = (count + kChunk - 1) / kChunk;
     std::vector<double> partial(chunks);
@@ -66,16 +73,18 @@ AdamW::AdamW(nn::NamedTensors parameters, AdamWOptions options)
   }
 }
 
-void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_decay, double gradient_factor) {
-  VARSCALE_CHECK(gradients.size() == parameters_.size(), "{} gradients for {} parameters", gradients.size(),
-                 parameters_.size());
+void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_decay,
+                 double gradient_factor) {
+  VARSCALE_CHECK(gradients.size() == parameters_.size(), "{} gradients for {} parameters",
+                 gradients.size(), parameters_.size());
   at::NoGradGuard no_grad;
   ++steps_taken_;
   for (Tensor& count : step_counts_) count.fill_(static_cast<double>(steps_taken_));
   // The fused kernel divides by its scale.
   std::optional<Tensor> scale;
   if (gradient_factor != 1.0) {
-    scale = at::full({}, 1.0 / gradient_factor, parameters_[0].tensor.options().dtype(at::kFloat).requires_grad(false));
+    scale = at::full({}, 1.0 / gradient_factor,
+                     parameters_[0].tensor.options().dtype(at::kFloat).requires_grad(false));
   }
   for (const Group& group : groups_) {
     std::vector<Tensor> weights, grads, first, second, counts;
@@ -87,8 +96,9 @@ void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_
       counts.push_back(step_counts_[i]);
     }
     if (weights.empty()) continue;
-    at::_fused_adamw_(weights, grads, first, second, /*max_exp_avg_sqs=*/{}, counts, lr, options_.beta1,
-                      options_.beta2, group.decayed ? weight_decay : 0.0, options_.eps, /*amsgrad=*/false,
+    at::_fused_adamw_(weights, grads, first, second, /*max_exp_avg_sqs=*/{}, counts, lr,
+                      options_.beta1, options_.beta2, group.decayed ? weight_decay : 0.0,
+                      options_.eps, /*amsgrad=*/false,
                       /*maximize=*/false, scale);
   }
 }

@@ -22,7 +22,8 @@ struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
 };
 
-// Whether a parameter is decayed: not vectors, biases, positions, level embeddings, q scales or AdaLN tables.
+// Whether a parameter is decayed: not vectors, biases, positions, level embeddings, q scales or
+// AdaLN tables.
 bool is_decayed(const nn::NamedTensor& parameter);
 
 // sqrt of the sum of squares over all tensors, summed in double over fixed chunks: the same for any
@@ -36,9 +37,10 @@ class AdamW {
  public:
   AdamW(nn::NamedTensors parameters, AdamWOptions options);
 
-  // One update in place. gradients[i] belongs to parameter i and is scaled by `gradient_factor` first, in
-  // place where the factor is not 1.
-  void step(const std::vector<Tensor>& gradients, double lr, double weight_decay, double gradient_factor);
+  // One update in place. gradients[i] belongs to parameter i and is scaled by `gradient_factor`
+  // first, in place where the factor is not 1.
+  void step(const std::vector<Tensor>& gradients, double lr, double weight_decay,
+            double gradient_factor);
 
   // The moments as "exp_avg.<name>" and "exp_avg_sq.<name>", for checkpoints.
   nn::NamedTensors state() const;

@@ -14,9 +14,11 @@ Share share_of(int64_t batch, int rank, int size) {
 
 Replicated::Replicated(const nn::NamedTensors& parameters, comm::Communicator& world)
     : world_(world), parameters_(parameters), gradients_(parameters.size()) {
-  flat_P_ = at::zeros({nn::count_elements(parameters)}, parameters.at(0).tensor.options().requires_grad(false));
+  flat_P_ = at::zeros({nn::count_elements(parameters)},
+                      parameters.at(0).tensor.options().requires_grad(false));
   int64_t end = 0, bucket_begin = 0;
-  for (size_t i = parameters.size(); i-- > 0;) {  // last parameters first: backward reaches them first
+  // Last parameters first: backward reaches them first.
+  for (size_t i = parameters.size(); i-- > 0;) {
     const Tensor& parameter = parameters[i].tensor;
     const int64_t begin = end;
     end += parameter.numel();
@@ -39,7 +41,8 @@ void Replicated::reduce_gradients() {
   }
   std::vector<comm::Work> pending;
   for (const auto& [begin, end] : buckets_) {
-    pending.push_back(world_.all_reduce(flat_P_.slice(0, begin, end), comm::Reduce::kSum, "gradients"));
+    pending.push_back(
+        world_.all_reduce(flat_P_.slice(0, begin, end), comm::Reduce::kSum, "gradients"));
   }
   for (comm::Work& work : pending) work.wait();
 }

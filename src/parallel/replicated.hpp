@@ -1,14 +1,14 @@
-// Replicated data parallelism: every rank holds the whole model and a share of the batch; gradients are
-// summed over the ranks.
+// Replicated data parallelism: every rank holds the whole model and a share of the batch; gradients
+// are summed over the ranks.
 //
 //   Replicated replicated(model.parameters(), world);
 //   replicated.zero_gradients();
 //   loss_sum.backward();                          // any number of times: gradients add up
-//   replicated.reduce_gradients();                // now every rank has the sum over the global batch
+//   replicated.reduce_gradients();  // now every rank has the sum over the global batch
 //   optimizer.step(replicated.gradients(), ...);
 //
-// Order    Buckets of at most 25 MiB follow the reverse of the parameter list and depend on it alone, so that
-//          a resumed run adds in the same order.
+// Order    Buckets of at most 25 MiB follow the reverse of the parameter list and depend on it
+//          alone, so that a resumed run adds in the same order.
 // Memory   One flat float32 buffer; every parameter's .grad is a view of it.
 #pragma once
 

@@ -94,15 +94,16 @@ struct CodebookConfig {
     v.field("update", update,
             "ema: codes are running means of what they stand for; gradient: the public way",
             OneOf{"ema", "gradient"});
-    v.field("decay", decay, "of those running means", Range<double>::between(0, 0.99999));
     v.field("start_step", start_step, "steps before this one train without the quantiser",
             Range<int64_t>::at_least(0));
     v.field("kmeans_images", kmeans_images,
             "images whose residuals start the codes by k-means; 0: keep the initial codes",
             Range<int64_t>::at_least(0));
     v.field("kmeans_iterations", kmeans_iterations, "of k-means", Range<int64_t>::at_least(0));
+    if (update != "ema") return;  // codes that follow a gradient have none of what comes now
+    v.field("decay", decay, "ema: of the running means", Range<double>::between(0, 0.99999));
     v.field("restart_every", restart_every,
-            "steps between restarts of unused codes (ema only); 0: never",
+            "ema: steps between restarts of unused codes; 0: never",
             Range<int64_t>::at_least(0));
     v.field("restart_below", restart_below,
             "restart codes chosen less than this part of an equal share",

@@ -15,10 +15,11 @@ struct EvalPlan {
   int64_t subset_images = 0;    // what the others score
 };
 
-// About eval.points log-spaced steps, the begin and the end of the decay. Where scoring the whole set at
-// every point would cost more than eval.max_cost of the run's training FLOPs, the points before the end
-// score a fixed subset that keeps to it.
-EvalPlan plan_evaluations(const sweep::RunConfig& run, const optim::Schedule& schedule, int64_t validation_images,
-                          double train_flops_per_image, double forward_flops_per_image);
+// About eval.points log-spaced steps, the begin and the end of the decay. Where scoring the whole
+// set at every point would cost more than eval.max_cost of the run's training FLOPs, the points
+// before the end score a fixed subset that keeps to it.
+EvalPlan plan_evaluations(const sweep::RunConfig& run, const optim::Schedule& schedule,
+                          int64_t validation_images, double train_flops_per_image,
+                          double forward_flops_per_image);
 
 }  // namespace varscale::train

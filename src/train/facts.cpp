@@ -8,8 +8,9 @@
 
 namespace varscale::train {
 
-records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identity, const scaling::VarShape& shape,
-                         const EvalPlan& evaluations, int64_t validation_images, int ranks) {
+records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identity,
+                         const scaling::VarShape& shape, const EvalPlan& evaluations,
+                         int64_t validation_images, int ranks) {
   const sweep::RunConfig& run = job.run;
   const scaling::ParameterCount count = scaling::count_parameters(shape);
   const auto images = static_cast<double>(sweep::images_seen_of(run));
@@ -45,7 +46,8 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
   facts["flops_6nd"] = scaling::six_nd(static_cast<double>(count.total()), tokens);
   facts["loss_unit"] = std::string("nat per token");
   facts["err_unit"] = std::string("fraction, 1 - top-1 accuracy");
-  facts["validation"] = std::string("centre crop, no drop path, label drop: ") + run.eval.label_drop;
+  facts["validation"] =
+      std::string("centre crop, no drop path, label drop: ") + run.eval.label_drop;
   facts["val_images"] = validation_images;
   facts["eval_subset_images"] = evaluations.subset_images;
   facts["ranks"] = static_cast<int64_t>(ranks);
@@ -57,7 +59,8 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
 std::vector<int64_t> evaluation_images(int64_t validation_images, int64_t count) {
   const base::Permutation order(static_cast<uint64_t>(validation_images), 0, "evaluation subset");
   std::vector<int64_t> images;
-  for (int64_t i = 0; i < count; ++i) images.push_back(static_cast<int64_t>(order(static_cast<uint64_t>(i))));
+  for (int64_t i = 0; i < count; ++i)
+    images.push_back(static_cast<int64_t>(order(static_cast<uint64_t>(i))));
   std::sort(images.begin(), images.end());
   return images;
 }

@@ -10,8 +10,9 @@
 
 namespace varscale::train {
 
-records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identity, const scaling::VarShape& shape,
-                         const EvalPlan& evaluations, int64_t validation_images, int ranks);
+records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identity,
+                         const scaling::VarShape& shape, const EvalPlan& evaluations,
+                         int64_t validation_images, int ranks);
 
 // The first `count` of a fixed permutation of the validation set: the same images in every run.
 std::vector<int64_t> evaluation_images(int64_t validation_images, int64_t count);

@@ -35,17 +35,53 @@ at::Device device_of(const sweep::RunConfig& run) {
   return {at::kCUDA, static_cast<at::DeviceIndex>(comm::local_rank())};
 }
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 optim::Schedule make_schedule(const sweep::RunConfig& run) {
   const int64_t steps = sweep::steps_of(run);
-  return optim::Schedule({.kind = run.schedule.kind,
-                          .steps = steps,
-                          .warmup_steps = std::llround(run.schedule.warmup * static_cast<double>(steps)),
-                          .warmup_start = run.schedule.warmup_start,
-                          .hold = run.schedule.hold,
-                          .end = run.schedule.end});
+  return optim::Schedule(
+      {.kind = run.schedule.kind,
+       .steps = steps,
+       .warmup_steps = std::llround(run.schedule.warmup * static_cast<double>(steps)),
+       .warmup_start = run.schedule.warmup_start,
+       .hold = run.schedule.hold,
+       .end = run.schedule.end});
 }
+
+// Runs `body`, which communicates nothing, and lets every rank throw if it failed on any.
+template <class Body>
+void together(comm::Communicator& world, std::string_view tag, const Body& body) {
+  std::string failure;
+  bool user = false;
+  try {
+    body();
+  } catch (const base::UserError& error) {
+    failure = error.what();
+    user = true;
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  world.agree(failure, user, tag);
+}
+
+// The threads of this run; the next run of the process finds what was there before.
+class ThreadCount {
+ public:
+  explicit ThreadCount(int64_t threads) : before_(at::get_num_threads()), changed_(threads > 0) {
+    if (changed_) at::set_num_threads(static_cast<int>(threads));
+  }
+  ~ThreadCount() {
+    if (changed_) at::set_num_threads(before_);
+  }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int before_;
+  bool changed_;
+};
 
 // One run in one process: the pieces, and what a step does with them.
 class Trainer {
@@ -62,14 +98,21 @@ class Trainer {
         device_(device_of(job.run)),
         model_(shape_, device_),
         replicated_(model_.parameters(), world),
-        optimizer_(model_.parameters(),
-                   {.beta1 = run_.optimizer.beta1, .beta2 = run_.optimizer.beta2, .eps = run_.optimizer.eps}),
+        optimizer_(model_.parameters(), {.beta1 = run_.optimizer.beta1,
+                                         .beta2 = run_.optimizer.beta2,
+                                         .eps = run_.optimizer.eps}),
         checkpoints_(job.folder / "checkpoints", run_.train.keep),
-        identity_{.run_id = sweep::run_id(run_, job.facts), .config_hash = sweep::identity_hash(run_, job.facts)},
+        identity_{.run_id = sweep::run_id(run_, job.facts),
+                  .config_hash = sweep::identity_hash(run_, job.facts)},
         flops_per_image_(scaling::training_flops(shape_, 1.0)),
         eval_plan_(plan_evaluations(run_, schedule_, validation_.images(), flops_per_image_,
                                     scaling::count_forward(shape_).total())),
-        share_(parallel::share_of(run_.train.batch, world.rank(), world.size())) {}
+        share_(parallel::share_of(run_.train.batch, world.rank(), world.size())) {
+    if (tokens.fingerprint() != job.facts.fingerprint) {
+      throw base::UserError("{}: its tokens have changed since the run was planned; start again",
+                            tokens.path().string());
+    }
+  }
 
   Outcome operator()(const base::StopSignals& stop) {
     start();
@@ -124,13 +167,14 @@ class Trainer {
     world_.broadcast(found, 0, "newest checkpoint").wait();
     const auto newest = found.item<int64_t>();
 
-    std::string failure;
-    bool user = false;
-    try {
+    together(world_, "start of the run", [&] {
       records::RunTables tables;
       if (newest < 0) {
-        model_.initialise({.seed = run_.train.seed, .std = run_.model.init_std, .adaln_gamma = run_.model.adaln_gamma_init});
-        tables.facts = run_facts(job_, identity_, shape_, eval_plan_, validation_.images(), world_.size());
+        model_.initialise({.seed = run_.train.seed,
+                           .std = run_.model.init_std,
+                           .adaln_gamma = run_.model.adaln_gamma_init});
+        tables.facts =
+            run_facts(job_, identity_, shape_, eval_plan_, validation_.images(), world_.size());
       } else {
         const checkpoint::Position position = checkpoints_.load(newest, identity_, state_tensors());
         step_ = position.step;
@@ -139,17 +183,13 @@ class Trainer {
         tables = checkpoints_.rows(newest);
         tables.facts["segments"] = segment_ + 1;
       }
-      if (world_.rank() == 0) rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));
-    } catch (const base::UserError& error) {
-      failure = error.what();
-      user = true;
-    } catch (const std::exception& error) {
-      failure = error.what();
-    }
-    world_.agree(failure, user, "start of the run");
+      if (world_.rank() == 0)
+        rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));
+    });
   }
 
-  // Any rank's wish to stop stops all after the same step; the first rank's clock decides about saving.
+  // Any rank's wish to stop stops all after the same step; the first rank's clock decides about
+  // saving.
   Decision decide(bool wish_to_stop, bool save_due) {
     at::Tensor flags = at::zeros({2}, at::kLong);
     flags[0] = static_cast<int64_t>(wish_to_stop);
@@ -158,17 +198,19 @@ class Trainer {
     return {flags[0].item<int64_t>() != 0, flags[1].item<int64_t>() != 0};
   }
 
-  // Forward and backward of this rank's rows [begin, end) of the batch; returns sums [2, S].
+  // Forward and backward of some rows of the batch; returns their sums, [2, S].
   at::Tensor accumulate(const data::Batch& batch) {
     const auto count = static_cast<int64_t>(batch.sample_ids.size());
-    const at::Tensor labels_B = models::drop_labels(batch.labels_B, shape_.classes, run_.model.label_drop,
-                                                    run_.train.seed, step_, batch.sample_ids);
+    const at::Tensor labels_B =
+        models::drop_labels(batch.labels_B, shape_.classes, run_.model.label_drop, run_.train.seed,
+                            step_, batch.sample_ids);
     models::ForwardOptions options{
         .compute = run_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat,
-        .drop_path_SB = models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids)};
+        .drop_path_SB =
+            models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids)};
     if (options.drop_path_SB.defined()) options.drop_path_SB = options.drop_path_SB.to(device_);
-    const at::Tensor logits_BLV =
-        model_.forward(labels_B.to(device_), quantizer_.teacher_input(batch.tokens_BL).to(device_), options);
+    const at::Tensor logits_BLV = model_.forward(
+        labels_B.to(device_), quantizer_.teacher_input(batch.tokens_BL).to(device_), options);
     const nn::TokenScores scores =
         nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device_));
     const double global_count =
@@ -194,13 +236,16 @@ class Trainer {
     const Scores scores = scores_from_sums(sums_2S, run_.train.batch, shape_.tokens.scales);
     const double norm = optim::gradient_norm(replicated_.gradients());
     if (!std::isfinite(scores.loss_mean) || !std::isfinite(norm)) {
-      throw std::runtime_error(fmt::format("{}: step {}: loss {} with gradient norm {}: training has diverged",
-                                           identity_.run_id, step_ + 1, scores.loss_mean, norm));
+      // Both are sums over the ranks, so all of them come here.
+      world_.agree(fmt::format("{}: step {}: loss {} with gradient norm {}: training has diverged",
+                               identity_.run_id, step_ + 1, scores.loss_mean, norm),
+                   /*user=*/false, "divergence");
     }
     const double lr = run_.optimizer.lr * schedule_.lr_factor(step_);
-    const double decay_end = run_.optimizer.weight_decay_end < 0 ? run_.optimizer.weight_decay : run_.optimizer.weight_decay_end;
-    const double decay = optim::weight_decay_at(run_.optimizer.weight_decay, decay_end, step_, schedule_.steps());
-    optimizer_.step(replicated_.gradients(), lr, decay, optim::clip_factor(norm, run_.optimizer.clip));
+    const double decay = optim::weight_decay_at(
+        run_.optimizer.weight_decay, run_.optimizer.weight_decay_end, step_, schedule_.steps());
+    optimizer_.step(replicated_.gradients(), lr, decay,
+                    optim::clip_factor(norm, run_.optimizer.clip));
     ++step_;
 
     const double images = static_cast<double>(step_) * static_cast<double>(run_.train.batch);
@@ -222,13 +267,14 @@ class Trainer {
   void evaluate(const records::StepRow& now) {
     const Clock::time_point begin = Clock::now();
     const bool whole = eval_plan_.whole_set.contains(step_);
-    const std::vector<int64_t> images =
-        evaluation_images(validation_.images(), whole ? validation_.images() : eval_plan_.subset_images);
+    const std::vector<int64_t> images = evaluation_images(
+        validation_.images(), whole ? validation_.images() : eval_plan_.subset_images);
     const Scores scores = validate(model_, quantizer_, validation_, images, run_, step_, world_);
     if (!rows_) return;
     std::vector<records::ScaleRow> scale_rows;
     for (size_t k = 0; k < scores.loss_scale.size(); ++k) {
-      scale_rows.push_back({step_, static_cast<int64_t>(k), scores.loss_scale[k], scores.err_scale[k]});
+      scale_rows.push_back(
+          {step_, static_cast<int64_t>(k), scores.loss_scale[k], scores.err_scale[k]});
     }
     rows_->append(records::EvalRow{.step = step_,
                                    .segment = segment_,
@@ -248,7 +294,11 @@ class Trainer {
 
   void save() {
     if (rows_) rows_->sync();
-    checkpoint::State state{.identity = identity_, .step = step_, .segment = segment_, .tensors = state_tensors(), .rows = {}};
+    checkpoint::State state{.identity = identity_,
+                            .step = step_,
+                            .segment = segment_,
+                            .tensors = state_tensors(),
+                            .rows = {}};
     if (rows_) state.rows = rows_->tables();
     checkpoints_.save(state, world_);
   }
@@ -278,10 +328,13 @@ class Trainer {
 
 Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Communicator& world,
               const base::StopSignals& stop) {
-  if (job.run.train.threads > 0) at::set_num_threads(static_cast<int>(job.run.train.threads));
-  if (job.run.train.device == "cpu") return Trainer(job, tokens, world)(stop);
-  const std::unique_ptr<comm::Communicator> nccl = comm::open_nccl(world);
-  return Trainer(job, tokens, *nccl)(stop);
+  const ThreadCount threads(job.run.train.threads);
+  std::unique_ptr<comm::Communicator> nccl;
+  if (job.run.train.device == "cuda") nccl = comm::open_nccl(world);
+  comm::Communicator& group = nccl ? *nccl : world;
+  std::optional<Trainer> trainer;
+  together(group, "set-up of the run", [&] { trainer.emplace(job, tokens, group); });
+  return (*trainer)(stop);
 }
 
 }  // namespace varscale::train

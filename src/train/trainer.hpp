@@ -1,17 +1,19 @@
 // Trains one run: batches in, rows of run.h5 and checkpoints out; resumes where it stopped.
 //
-//   TrainJob job{.run = run, .facts = facts, .id = id, .folder = ledger.run_folder(id)};
+//   TrainJob job{.run = run, .facts = facts, .sweep = "depth", .folder = ledger.run_folder(id)};
 //   Outcome outcome = train(job, token_file, *world, stop);
 //
-// Order    The update of step s (from 0) is a function of the configuration, the seed and s; rows carry
-//          the number of updates taken, s + 1. Loss and gradients are sums over the global batch divided by
-//          the global count, so any division of the batch among ranks and micro-batches gives the same
-//          update up to the order of additions.
-// Restart  Continues from the newest complete checkpoint; run.h5 is rebuilt from the rows that it carries.
-//          At one layout every later row (but segment and timings) and all weights are bit for bit those
-//          of an undisturbed run.
-// Errors   UserError: a checkpoint of another configuration, a token file that does not fit. A loss that is
-//          not finite ends the run with an error naming the step.
+// Order    The update of step s (from 0) is a function of the configuration, the seed and s; rows
+//          carry the number of updates taken, s + 1. Loss and gradients are sums over the global
+//          batch divided by the global count, so any division of the batch among ranks and
+//          micro-batches gives the same update up to the order of additions.
+// Restart  Continues from the newest complete checkpoint; run.h5 is rebuilt from the rows it
+//          carries. At one layout every later row (but segment and timings) and all weights are bit
+//          for bit those of an undisturbed run.
+// Errors   UserError: a checkpoint of another configuration, a token file that is not the planned
+//          one. A loss that is not finite ends the run with an error naming the step. These every
+//          rank throws (comm::Agreed); what a rank meets alone, such as a full disk, it throws
+//          alone.
 #pragma once
 
 #include <cstdint>
@@ -27,14 +29,14 @@
 namespace varscale::train {
 
 struct TrainJob {
-  sweep::RunConfig run;       // resolved
+  sweep::RunConfig run;  // resolved
   sweep::TokenFacts facts;
-  std::string sweep;          // name, for the records
+  std::string sweep;  // name, for the records
   std::filesystem::path folder;
   // Called on the first rank after every step with the updates taken; may be empty.
   std::function<void(int64_t step, double loss_mean)> on_step;
-  bool quiet = false;         // no progress line
-  int64_t stop_after = 0;     // stop in good order after this many updates (0: never): for tests
+  bool quiet = false;      // no progress line
+  int64_t stop_after = 0;  // stop in good order after this many updates (0: never): for tests
 };
 
 struct Outcome {

@@ -8,7 +8,8 @@
 namespace varscale::train {
 
 namespace {
-constexpr double kPublicLabelDrop = 0.1;  // what the public code's forward drops even while validating
+constexpr double kPublicLabelDrop =
+    0.1;  // what the public code's forward drops even while validating
 }
 
 at::Tensor scale_sums(const at::Tensor& loss_N, const at::Tensor& correct_N, int64_t batch,
@@ -16,7 +17,8 @@ at::Tensor scale_sums(const at::Tensor& loss_N, const at::Tensor& correct_N, int
   at::NoGradGuard no_grad;
   const at::Tensor per_token_2L =
       at::stack({loss_N.detach().view({batch, -1}).sum(0, false, at::kDouble),
-                 correct_N.view({batch, -1}).sum(0, false, at::kDouble)}).cpu();
+                 correct_N.view({batch, -1}).sum(0, false, at::kDouble)})
+          .cpu();
   at::Tensor sums_2S = at::zeros({2, scales.count()}, at::kDouble);
   for (int64_t k = 0; k < scales.count(); ++k) {
     sums_2S.select(1, k).copy_(per_token_2L.slice(1, scales.begin(k), scales.end(k)).sum(1));
@@ -24,7 +26,8 @@ at::Tensor scale_sums(const at::Tensor& loss_N, const at::Tensor& correct_N, int
   return sums_2S;
 }
 
-Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images, const scaling::ScaleList& scales) {
+Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images,
+                        const scaling::ScaleList& scales) {
   const auto sums = sums_2S.accessor<double, 2>();
   const auto count = static_cast<double>(images);
   Scores scores;
@@ -43,28 +46,30 @@ Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images, const scaling
   return scores;
 }
 
-Scores validate(const models::Var& model, const tokenizer::Quantizer& quantizer, const data::ValidationBatches& batches,
-                const std::vector<int64_t>& images, const sweep::RunConfig& run, int64_t step,
-                comm::Communicator& world) {
+Scores validate(const models::Var& model, const tokenizer::Quantizer& quantizer,
+                const data::ValidationBatches& batches, const std::vector<int64_t>& images,
+                const sweep::RunConfig& run, int64_t step, comm::Communicator& world) {
   at::NoGradGuard no_grad;
   const scaling::ScaleList& scales = model.shape().tokens.scales;
-  const models::ForwardOptions options{.compute = run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat,
-                                       .drop_path_SB = {}};
+  const models::ForwardOptions options{
+      .compute = run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat, .drop_path_SB = {}};
   const auto total = static_cast<int64_t>(images.size());
   const parallel::Share share = parallel::share_of(total, world.rank(), world.size());
   at::Tensor sums_2S = at::zeros({2, scales.count()}, at::kDouble);
   for (int64_t begin = share.begin; begin < share.end; begin += run.eval.batch) {
     const int64_t end = std::min(share.end, begin + run.eval.batch);
-    const data::Batch batch = batches.load(std::vector<int64_t>(images.begin() + begin, images.begin() + end));
+    const data::Batch batch =
+        batches.load(std::vector<int64_t>(images.begin() + begin, images.begin() + end));
     at::Tensor labels_B = batch.labels_B;
     if (run.eval.label_drop == "public") {
-      labels_B = models::drop_labels(labels_B, model.shape().classes, kPublicLabelDrop, run.train.seed, step,
-                                     batch.sample_ids);
+      labels_B = models::drop_labels(labels_B, model.shape().classes, kPublicLabelDrop,
+                                     run.train.seed, step, batch.sample_ids);
     }
     const at::Device device = model.parameters().front().tensor.device();
-    const at::Tensor logits_BLV =
-        model.forward(labels_B.to(device), quantizer.teacher_input(batch.tokens_BL).to(device), options);
-    const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device));
+    const at::Tensor logits_BLV = model.forward(
+        labels_B.to(device), quantizer.teacher_input(batch.tokens_BL).to(device), options);
+    const nn::TokenScores scores =
+        nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device));
     sums_2S += scale_sums(scores.loss_N, scores.correct_N, end - begin, scales);
   }
   world.all_reduce(sums_2S, comm::Reduce::kSum, "validation sums").wait();

@@ -1,5 +1,5 @@
-// Scores a model on validation images: centre crop, no drop path, softmax and loss in float32, weights in
-// the run's compute dtype; no label drop unless the public code's 10 % is asked for.
+// Scores a model on validation images: centre crop, no drop path, softmax and loss in float32,
+// weights in the run's compute dtype; no label drop unless the public code's 10 % is asked for.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +19,16 @@ struct Scores {
 };
 
 // Validates on `images` (their numbers in the validation set), divided among the ranks. Collective.
-Scores validate(const models::Var& model, const tokenizer::Quantizer& quantizer, const data::ValidationBatches& batches,
-                const std::vector<int64_t>& images, const sweep::RunConfig& run, int64_t step,
-                comm::Communicator& world);
+Scores validate(const models::Var& model, const tokenizer::Quantizer& quantizer,
+                const data::ValidationBatches& batches, const std::vector<int64_t>& images,
+                const sweep::RunConfig& run, int64_t step, comm::Communicator& world);
 
 // Sums of loss and correct answers per scale, float64: [2, S].
 at::Tensor scale_sums(const at::Tensor& loss_N, const at::Tensor& correct_N, int64_t batch,
                       const scaling::ScaleList& scales);
 
 // The means from sums over `images` images.
-Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images, const scaling::ScaleList& scales);
+Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images,
+                        const scaling::ScaleList& scales);
 
 }  // namespace varscale::train

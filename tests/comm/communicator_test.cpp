@@ -132,6 +132,7 @@ TEST_P(CommunicatorSuite, OneRanksUserErrorIsThrownOnAll) {
       ADD_FAILURE() << "nothing was thrown";
     } catch (const base::UserError& error) {
       EXPECT_STREQ(error.what(), "a.yaml:3: depth is 0");
+      EXPECT_NE(dynamic_cast<const Agreed*>(&error), nullptr);
     }
   }
 }
@@ -144,6 +145,7 @@ TEST_P(CommunicatorSuite, TheLowestRanksSentenceWins) {
     ADD_FAILURE() << "not the user's fault";
   } catch (const std::runtime_error& error) {
     EXPECT_THAT(error.what(), HasSubstr("sentence of 0"));
+    EXPECT_NE(dynamic_cast<const Agreed*>(&error), nullptr);
   }
 }
 

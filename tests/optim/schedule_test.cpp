@@ -110,5 +110,12 @@ TEST(Schedule, RefusesWhatMakesNoSchedule) {
   EXPECT_THROW(Schedule({.kind = "cosine", .steps = 10, .warmup_steps = 10}), base::UserError);
 }
 
+TEST(Schedule, AHoldOfTheWholeRunNeverDecays) {
+  for (const char* kind : {"public", "wsd"}) {
+    const Schedule schedule({.kind = kind, .steps = 10, .warmup_steps = 2, .hold = 1, .end = 0.1});
+    for (int64_t step = 2; step < 10; ++step) EXPECT_EQ(schedule.lr_factor(step), 1) << kind << step;
+  }
+}
+
 }  // namespace
 }  // namespace varscale::optim

@@ -154,6 +154,24 @@ TEST(Trainer, RefusesTheCheckpointOfAnotherConfiguration) {
   }
 }
 
+TEST(Trainer, RemovesTheCheckpointsThatAKillHasLeftUnnamed) {
+  Tiny tiny;
+  const train::TrainJob job = tiny.job("run");
+  // Killed between the last write and the rename: whole, but under its temporary name.
+  const auto left = job.folder / "checkpoints/step-000000003.tmp-1";
+  std::filesystem::create_directories(left);
+  base::write_file_atomic(left / "manifest.json", "{}");
+  tiny.run(job);
+  EXPECT_FALSE(std::filesystem::exists(left));
+}
+
+TEST(Trainer, RefusesTokensThatAreNotThePlannedOnes) {
+  Tiny tiny;
+  train::TrainJob job = tiny.job("run");
+  job.facts.fingerprint = "of other tokens";
+  EXPECT_THROW(tiny.run(job), base::UserError);
+}
+
 TEST(Trainer, EndsARunWhoseLossIsNotFinite) {
   Tiny tiny;
   train::TrainJob job = tiny.job("run");

@@ -1,13 +1,15 @@
 // The Mpi kind: blocking calls on the calling thread, CPU tensors.
+
 // The C interface alone: the C++ one needs a further library.
 #define OMPI_SKIP_MPICXX 1
 #define MPICH_SKIP_MPICXX 1
 
 #include <ATen/ATen.h>
-#define OMPI_SKIP_MPICXX 1  // the C interface alone: the C++ one would need another library
 #include <mpi.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 
 #include "comm/communicator.hpp"
@@ -36,7 +38,8 @@ class MpiWorld final : public Communicator {
  public:
   MpiWorld() {
     int provided = 0;
-    check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread", "start");
+    check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread",
+          "start");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
@@ -65,13 +68,23 @@ class MpiWorld final : public Communicator {
     auto* bytes = static_cast<std::byte*>(inout_P.data_ptr());
     const auto total = static_cast<int64_t>(inout_P.nbytes());
     for (int64_t begin = 0; begin < total; begin += kSlice) {
-      check(MPI_Bcast(bytes + begin, static_cast<int>(std::min(kSlice, total - begin)), MPI_BYTE, root, MPI_COMM_WORLD),
+      check(MPI_Bcast(bytes + begin, static_cast<int>(std::min(kSlice, total - begin)), MPI_BYTE,
+                      root, MPI_COMM_WORLD),
             "MPI_Bcast", tag);
     }
     return Work(nullptr);
   }
 
-  void barrier(std::string_view tag) override { check(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier", tag); }
+  void barrier(std::string_view tag) override {
+    check(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier", tag);
+  }
+
+  void abort(std::string_view why, int exit_code) noexcept override {
+    if (size_ == 1) return;
+    std::fprintf(stderr, "rank %d: %.*s\n", rank_, static_cast<int>(why.size()), why.data());
+    std::fflush(stderr);
+    MPI_Abort(MPI_COMM_WORLD, exit_code);
+  }
 
  private:
   int rank_ = 0, size_ = 1;
@@ -104,7 +117,8 @@ std::unique_ptr<Communicator> open_world() {
   auto world = std::make_unique<MpiWorld>();
   if (announced > 1 && world->size() == 1) {
     throw base::UserError(
-        "the launcher started {} ranks but MPI reports 1: the program was built with another MPI than the launcher's; "
+        "the launcher started {} ranks but MPI reports 1: the program was built with another MPI "
+        "than the launcher's; "
         "use the mpirun of the MPI that CMake found",
         announced);
   }

@@ -11,31 +11,37 @@ namespace varscale::models {
 
 namespace {
 
-bool ends_with(const std::string& name, const char* ending) { return name.ends_with(ending); }
-
-// The deviation of a parameter's elements; `gate_rows` rows at the front use another factor (AdaLN).
+// The deviation of a parameter's elements; of an AdaLN projection the gates come first, with their
+// own.
 struct Rule {
   double deviation = 0;
   double gate_deviation = 0;
-  int64_t gate_rows = 0;
+  int64_t gate_elements = 0;
   double constant = 0;  // used where deviation is 0
 };
 
-Rule rule_for(const std::string& name, const scaling::VarShape& shape, const InitOptions& options, double std) {
+Rule rule_for(const std::string& name, const scaling::VarShape& shape, const InitOptions& options,
+              double std) {
   const int64_t C = shape.width;
   const double to_residual = 1 / std::sqrt(2.0 * static_cast<double>(shape.depth));
-  if (ends_with(name, "scale_mul_1H11")) return {.constant = std::log(4.0)};
-  if (ends_with(name, "bias")) return {};
-  if (ends_with(name, "attn.proj.weight") || ends_with(name, "ffn.fc2.weight")) return {.deviation = std * to_residual};
+  if (name.ends_with("scale_mul_1H11")) return {.constant = std::log(4.0)};
+  if (name.ends_with("bias")) return {};
+  if (name.ends_with("attn.proj.weight") || name.ends_with("ffn.fc2.weight"))
+    return {.deviation = std * to_residual};
   if (name == "head.weight") return {.deviation = std * options.head};
   if (name == "head_nm.ada_lin.1.weight") return {.deviation = std * options.adaln};
-  if (ends_with(name, "ada_gss")) {
+  if (name.ends_with("ada_gss")) {
     const double base = 1 / std::sqrt(static_cast<double>(C));
-    return {.deviation = base * options.adaln, .gate_deviation = base * options.adaln_gamma, .gate_rows = 2 * C};
+    return {.deviation = base * options.adaln,
+            .gate_deviation = base * options.adaln_gamma,
+            .gate_elements = 2 * C};
   }
-  // The public code scales the rows of each block's own projection, and leaves a shared one as it is.
-  if (name.starts_with("blocks.") && ends_with(name, "ada_lin.1.weight")) {
-    return {.deviation = std * options.adaln, .gate_deviation = std * options.adaln_gamma, .gate_rows = 2 * C * C};
+  // The public code scales the rows of each block's own projection, and leaves a shared one as it
+  // is.
+  if (name.starts_with("blocks.") && name.ends_with("ada_lin.1.weight")) {
+    return {.deviation = std * options.adaln,
+            .gate_deviation = std * options.adaln_gamma,
+            .gate_elements = 2 * C * C};
   }
   return {.deviation = std};
 }
@@ -44,19 +50,20 @@ Rule rule_for(const std::string& name, const scaling::VarShape& shape, const Ini
 
 void Var::initialise(const InitOptions& options) {
   at::NoGradGuard no_grad;
-  const double std = options.std < 0 ? std::sqrt(1.0 / (3.0 * static_cast<double>(shape_.width))) : options.std;
+  const double std =
+      options.std < 0 ? std::sqrt(1.0 / (3.0 * static_cast<double>(shape_.width))) : options.std;
   for (const nn::NamedTensor& parameter : parameters_) {
     const Rule rule = rule_for(parameter.name, shape_, options, std);
-    if (rule.deviation == 0 && rule.gate_rows == 0) {
+    if (rule.deviation == 0 && rule.gate_elements == 0) {
       parameter.tensor.fill_(rule.constant);
       continue;
     }
     Tensor values = at::empty(parameter.tensor.sizes(), at::kFloat);
     const base::RandomStream stream(options.seed, "init", parameter.name);
     float* out = values.data_ptr<float>();
-    stream.fill_normal(out, 0, rule.gate_rows, static_cast<float>(rule.gate_deviation));
-    stream.fill_normal(out + rule.gate_rows, rule.gate_rows, values.numel() - rule.gate_rows,
-                       static_cast<float>(rule.deviation));
+    stream.fill_normal(out, 0, rule.gate_elements, static_cast<float>(rule.gate_deviation));
+    stream.fill_normal(out + rule.gate_elements, rule.gate_elements,
+                       values.numel() - rule.gate_elements, static_cast<float>(rule.deviation));
     parameter.tensor.copy_(values);
   }
 }
@@ -74,19 +81,20 @@ Tensor drop_path_factors(const scaling::VarShape& shape, uint64_t seed, int64_t 
     if (rate <= 0) continue;
     const auto kept = static_cast<float>(1 / (1 - rate));
     for (int64_t b = 0; b < B; ++b) {
-      const uint64_t index = static_cast<uint64_t>(sample_ids[b]) * sites + static_cast<uint64_t>(site);
+      const uint64_t index =
+          static_cast<uint64_t>(sample_ids[b]) * sites + static_cast<uint64_t>(site);
       factors[site][b] = stream.uniform(index) < rate ? 0.0F : kept;
     }
   }
   return factors_SB;
 }
 
-Tensor drop_labels(const Tensor& labels_B, int64_t classes, double rate, uint64_t seed, int64_t step,
-                   const std::vector<int64_t>& sample_ids) {
+Tensor drop_labels(const Tensor& labels_B, int64_t classes, double rate, uint64_t seed,
+                   int64_t step, const std::vector<int64_t>& sample_ids) {
   Tensor dropped_B = labels_B.clone();
   auto labels = dropped_B.accessor<int64_t, 1>();
-  VARSCALE_CHECK(labels.size(0) == static_cast<int64_t>(sample_ids.size()), "{} labels for {} samples",
-                 labels.size(0), sample_ids.size());
+  VARSCALE_CHECK(labels.size(0) == static_cast<int64_t>(sample_ids.size()),
+                 "{} labels for {} samples", labels.size(0), sample_ids.size());
   const base::RandomStream stream(seed, "label_drop", static_cast<uint64_t>(step));
   for (int64_t b = 0; b < labels.size(0); ++b) {
     if (stream.uniform(static_cast<uint64_t>(sample_ids[b])) < rate) labels[b] = classes;

@@ -66,7 +66,8 @@ Var::Var(scaling::VarShape shape, at::Device device)
 }
 
 Tensor Var::add(const std::string& name, std::vector<int64_t> shape) {
-  Tensor parameter = at::empty(shape, at::TensorOptions(at::kFloat).device(device_)).set_requires_grad(true);
+  Tensor parameter =
+      at::empty(shape, at::TensorOptions(at::kFloat).device(device_)).set_requires_grad(true);
   parameters_.push_back({name, parameter});
   return parameter;
 }
@@ -80,8 +81,9 @@ Var::Condition Var::condition(const Tensor& labels_B) const {
   Condition condition;
   condition.class_BC = at::embedding(class_emb_, labels_B);
   if (shape_.shared_adaln) {
-    condition.shared_B6C = at::linear(at::silu(condition.class_BC), shared_ada_weight_, shared_ada_bias_)
-                               .view({labels_B.size(0), 1, 6, shape_.width});
+    condition.shared_B6C =
+        at::linear(at::silu(condition.class_BC), shared_ada_weight_, shared_ada_bias_)
+            .view({labels_B.size(0), 1, 6, shape_.width});
   }
   return condition;
 }
@@ -107,7 +109,8 @@ Tensor Var::embed_map(int64_t k, const Tensor& input_BLE) const {
   return embed_words(input_BLE) + (level_LC + pos_1LC_.slice(1, begin, end));
 }
 
-Var::Modulation Var::modulation(int64_t index, const Condition& condition, at::ScalarType compute) const {
+Var::Modulation Var::modulation(int64_t index, const Condition& condition,
+                                at::ScalarType compute) const {
   const Block& block = blocks_[index];
   Tensor all_B16C;
   if (shape_.shared_adaln) {
@@ -121,8 +124,8 @@ Var::Modulation Var::modulation(int64_t index, const Condition& condition, at::S
   return {parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]};
 }
 
-std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod,
-                                       at::ScalarType compute) const {
+std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC,
+                                       const Modulation& mod, at::ScalarType compute) const {
   const int64_t B = x_BLC.size(0), L = x_BLC.size(1);
   const Tensor normed = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, compute);
   // k has no bias: a constant added to every key does not change the softmax.
@@ -140,7 +143,8 @@ std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC, 
 }
 
 Tensor Var::attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
-                             const std::vector<nn::PrefixSpan>& spans, at::ScalarType compute) const {
+                             const std::vector<nn::PrefixSpan>& spans,
+                             at::ScalarType compute) const {
   const Block& block = blocks_[index];
   const auto [q, k, v] = project_qkv(block, x_BLC, mod, compute);
   const Tensor attended = nn::prefix_attention(q, k, v, spans, attention_scale());
@@ -151,7 +155,8 @@ Tensor Var::feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modula
                                 at::ScalarType compute) const {
   const Block& block = blocks_[index];
   const Tensor normed = nn::modulated_norm(x_BLC, mod.scale2, mod.shift2, kNormEps, compute);
-  const Tensor hidden = at::gelu(nn::linear(normed, block.fc1_weight, block.fc1_bias, compute), "tanh");
+  const Tensor hidden =
+      at::gelu(nn::linear(normed, block.fc1_weight, block.fc1_bias, compute), "tanh");
   return nn::linear(hidden, block.fc2_weight, block.fc2_bias, compute);
 }
 
@@ -169,8 +174,8 @@ Tensor Var::block(int64_t index, const Tensor& x_BLC, const Condition& condition
   return at::addcmul(x1_BLC, ffn_out.to(at::kFloat), gamma2);
 }
 
-Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition, KvCache& cache,
-                         at::ScalarType compute) const {
+Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition,
+                         KvCache& cache, at::ScalarType compute) const {
   const Block& block = blocks_[index];
   const Modulation mod = modulation(index, condition, compute);
   const int64_t begin = cache.tokens, end = begin + x_BLC.size(1);
@@ -178,8 +183,9 @@ Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& co
   cache.k_BHLD[index].slice(2, begin, end).copy_(k);
   cache.v_BHLD[index].slice(2, begin, end).copy_(v);
   const Tensor attended =
-      at::scaled_dot_product_attention(q, cache.k_BHLD[index].slice(2, 0, end), cache.v_BHLD[index].slice(2, 0, end),
-                                       std::nullopt, 0.0, false, attention_scale())
+      at::scaled_dot_product_attention(q, cache.k_BHLD[index].slice(2, 0, end),
+                                       cache.v_BHLD[index].slice(2, 0, end), std::nullopt, 0.0,
+                                       false, attention_scale())
           .transpose(1, 2)
           .reshape({x_BLC.size(0), x_BLC.size(1), shape_.width});
   const Tensor attn_out = nn::linear(attended, block.proj_weight, block.proj_bias, compute);
@@ -193,17 +199,20 @@ KvCache Var::make_cache(int64_t batch, at::ScalarType compute) const {
   KvCache cache;
   const auto options = at::TensorOptions(compute).device(device_);
   for (int64_t i = 0; i < shape_.depth; ++i) {
-    const std::vector<int64_t> shape{batch, shape_.heads, shape_.tokens.scales.tokens(), shape_.head_width()};
+    const std::vector<int64_t> shape{batch, shape_.heads, shape_.tokens.scales.tokens(),
+                                     shape_.head_width()};
     cache.k_BHLD.push_back(at::empty(shape, options));
     cache.v_BHLD.push_back(at::empty(shape, options));
   }
   return cache;
 }
 
-Tensor Var::head_norm(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const {
-  const std::vector<Tensor> parts = at::linear(at::silu(condition.class_BC), head_ada_weight_, head_ada_bias_)
-                                        .view({-1, 1, 2, shape_.width})
-                                        .unbind(2);
+Tensor Var::head_norm(const Tensor& x_BLC, const Condition& condition,
+                      at::ScalarType compute) const {
+  const std::vector<Tensor> parts =
+      at::linear(at::silu(condition.class_BC), head_ada_weight_, head_ada_bias_)
+          .view({-1, 1, 2, shape_.width})
+          .unbind(2);
   return nn::modulated_norm(x_BLC, parts[0], parts[1], kNormEps, compute);
 }
 
@@ -211,7 +220,8 @@ Tensor Var::head(const Tensor& x_BLC, const Condition& condition, at::ScalarType
   return nn::linear(head_norm(x_BLC, condition, compute), head_weight_, head_bias_, compute);
 }
 
-Tensor Var::forward(const Tensor& labels_B, const Tensor& teacher_BLE, const ForwardOptions& options) const {
+Tensor Var::forward(const Tensor& labels_B, const Tensor& teacher_BLE,
+                    const ForwardOptions& options) const {
   const Condition cond = condition(labels_B);
   Tensor x_BLC = embed(cond, teacher_BLE);
   const std::vector<nn::PrefixSpan> prefix_spans = spans(x_BLC.size(1));

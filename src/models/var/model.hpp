@@ -2,12 +2,14 @@
 //
 //   Var model(VarShape::from_depth(16, tokens, 1000));
 //   model.initialise({.seed = 0});
-//   Tensor logits_BLV = model.forward(labels_B, teacher_BLC, {.compute = at::kBFloat16});
+//   Tensor logits_BLV = model.forward(labels_B, teacher_BLE, {.compute = at::kBFloat16});
 //
-// Plain model code: no rank, shard or stream. The pieces (embed, block, head) are public so that a wrapper
-// can gather and release weights between them, and so that sampling can run them map by map.
+// Plain model code: no rank, shard or stream. The pieces (embed, block, head) are public so that a
+// wrapper can gather and release weights between them, and so that sampling can run them map by
+// map.
 //
-// Legend   B batch, L tokens, C width, H heads, D head width, E code width (Cvae), V codes, S scales.
+// Legend   B batch, L tokens, C width, H heads, D head width, E code width (Cvae), V codes, S
+//          scales.
 // Source   arXiv 2404.02905; FoundationVision/VAR models/{var,basic_var}.py for names and numbers.
 #pragma once
 
@@ -24,8 +26,8 @@ namespace varscale::models {
 
 using at::Tensor;
 
-// The public initialisation: normal weights of deviation `std` (no effective truncation), zero biases,
-// output projections over sqrt(2 depth), AdaLN and head scaled as below.
+// The public initialisation: normal weights of deviation `std` (no effective truncation), zero
+// biases, output projections over sqrt(2 depth), AdaLN and head scaled as below.
 struct InitOptions {
   uint64_t seed = 0;
   double std = -1;            // -1: sqrt(1 / (3 width))
@@ -41,7 +43,8 @@ struct ForwardOptions {
   Tensor drop_path_SB = {};
 };
 
-// Keys and values of the maps so far, for sampling: one pair a block, preallocated for all L tokens.
+// Keys and values of the maps so far, for sampling: one pair a block, preallocated for all L
+// tokens.
 struct KvCache {
   std::vector<Tensor> k_BHLD, v_BHLD;
   int64_t tokens = 0;  // filled
@@ -60,15 +63,16 @@ class Var {
   // Every element is a function of (seed, parameter name, index).
   void initialise(const InitOptions& options);
 
-  // Teacher forcing. labels_B int64 in [0, classes] (classes: the null label), teacher_BLE float32 with
-  // the input of the maps 1, 2, ... (fewer maps than S are allowed: progressive training). Returns logits
-  // [B, L, V] of the maps given, in `compute`.
-  Tensor forward(const Tensor& labels_B, const Tensor& teacher_BLE, const ForwardOptions& options = {}) const;
+  // Teacher forcing. labels_B int64 in [0, classes] (classes: the null label), teacher_BLE float32
+  // with the input of the maps 1, 2, ... (fewer maps than S are allowed: progressive training).
+  // Returns logits [B, L, V] of the maps given, in `compute`.
+  Tensor forward(const Tensor& labels_B, const Tensor& teacher_BLE,
+                 const ForwardOptions& options = {}) const;
 
-  // --- the pieces ---------------------------------------------------------------------------------
+  // --- the pieces ------------------------------------------------------------------------------
   // What a forward pass derives from the labels alone.
   struct Condition {
-    Tensor class_BC;   // class embedding rows
+    Tensor class_BC;    // class embedding rows
     Tensor shared_B6C;  // [B, 1, 6, C] of the shared AdaLN; undefined otherwise
   };
   Condition condition(const Tensor& labels_B) const;
@@ -83,7 +87,8 @@ class Var {
     Tensor gamma1, gamma2, scale1, scale2, shift1, shift2;
   };
   Modulation modulation(int64_t index, const Condition& condition, at::ScalarType compute) const;
-  // The two residual branches of a block, before their gates gamma1 and gamma2: [B, L, C] in `compute`.
+  // The two residual branches of a block, before their gates gamma1 and gamma2: [B, L, C] in
+  // `compute`.
   Tensor attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
                           const std::vector<nn::PrefixSpan>& spans, at::ScalarType compute) const;
   Tensor feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
@@ -91,8 +96,8 @@ class Var {
   Tensor block(int64_t index, const Tensor& x_BLC, const Condition& condition,
                const std::vector<nn::PrefixSpan>& spans, const ForwardOptions& options) const;
   // One block on the tokens of the next map, attending to the cache, which it extends.
-  Tensor block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition, KvCache& cache,
-                      at::ScalarType compute) const;
+  Tensor block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition,
+                      KvCache& cache, at::ScalarType compute) const;
   // The head's modulated norm, and the logits after it, both in `compute`.
   Tensor head_norm(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const;
   Tensor head(const Tensor& x_BLC, const Condition& condition, at::ScalarType compute) const;
@@ -123,14 +128,14 @@ class Var {
   Tensor level_of_token_L_;
 };
 
-// --- randomness of training, keyed by (seed, step, global sample, site) --------------------------------
+// --- randomness of training, keyed by (seed, step, global sample, site) -------------------------
 
 // Factors for ForwardOptions::drop_path_SB, or an undefined tensor where the shape drops nothing.
 Tensor drop_path_factors(const scaling::VarShape& shape, uint64_t seed, int64_t step,
                          const std::vector<int64_t>& sample_ids);
 
 // labels_B with a share `rate` replaced by the null class.
-Tensor drop_labels(const Tensor& labels_B, int64_t classes, double rate, uint64_t seed, int64_t step,
-                   const std::vector<int64_t>& sample_ids);
+Tensor drop_labels(const Tensor& labels_B, int64_t classes, double rate, uint64_t seed,
+                   int64_t step, const std::vector<int64_t>& sample_ids);
 
 }  // namespace varscale::models

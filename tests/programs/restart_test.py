@@ -1,0 +1,168 @@
+"""A sweep that is killed at random instants and started again gives the run that nobody disturbed.
+
+Rows (segment and times aside), weights and optimiser moments are compared to the bit, at one layout.
+After some kills the run.h5 that was being written is cut short or overwritten as well: recovery must
+not depend on it. SIGUSR1 must end the launch with exit code 75 and a state to go on from.
+"""
+
+import argparse
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+from support import (STOPPED, check, command, environment, make_images, make_tokens,
+                     require_same_run, run, run_folders, scratch, status)
+
+SWEEP = """
+name: restart
+defaults:
+  tokens: tokens.h5
+  # A checkpoint every 60 ms: kills fall into writing them, too.
+  train: {batch: 8, images: 480, save_every_min: 0.001}
+  optimizer: {lr: "6e-3 / depth"}
+  model: {drop_path: 0.1}
+  eval: {points: 8}
+runs:
+  - {model.depth: [1, 2]}
+"""
+
+
+def descendants(pid):
+    """All living processes below pid, which comes first."""
+    found = [pid]
+    for parent in found:
+        for task in pathlib.Path(f"/proc/{parent}/task").glob("*"):
+            try:
+                found += [int(child) for child in (task / "children").read_text().split()]
+            except FileNotFoundError:
+                pass
+    return found
+
+
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def kill_all(process):
+    """SIGKILL to the launcher and every rank, each a process of its own group."""
+    doomed = descendants(process.pid)
+    for pid in doomed:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    process.wait()
+    while any(map(is_alive, doomed)):
+        time.sleep(0.005)
+
+
+def damage(file, chance):
+    """Leaves run.h5 as it is, cuts it short, or fills it with noise; returns what was done."""
+    what = chance.choice(["kept", "cut", "noise"])
+    if not file.exists() or what == "kept":
+        return "kept"
+    if what == "cut":
+        os.truncate(file, chance.randrange(file.stat().st_size))
+    else:
+        file.write_bytes(chance.randbytes(4096))
+    return what
+
+
+class Layout:
+    """The sweep at one number of ranks (0: no launcher), with its undisturbed result."""
+
+    def __init__(self, ranks):
+        self.ranks = ranks
+        self.calm = f"calm-{ranks}"
+        begin = time.monotonic()
+        run("var_sweep", "sweep.yaml", "--set", f"output={self.calm}", ranks=ranks)
+        self.seconds = time.monotonic() - begin
+
+    def start(self, output):
+        return subprocess.Popen(command("var_sweep", "sweep.yaml", "--set", f"output={output}",
+                                        ranks=self.ranks),
+                                env=environment(), stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, text=True)
+
+    def compare(self, output):
+        for mine, expected in zip(run_folders(output), run_folders(self.calm), strict=True):
+            require_same_run(mine, expected, f"{self.ranks} ranks, {mine}")
+
+    def until_done(self, output, kills_left, chance, figures):
+        """From an empty folder to a finished sweep; returns how often it was killed on the way."""
+        kills = 0
+        while True:
+            process = self.start(output)
+            try:
+                # The last start is left alone; the others rarely live for a whole sweep.
+                wait = None if kills == kills_left else chance.uniform(0.1, 0.7) * self.seconds
+                _, errors = process.communicate(timeout=wait)
+                check(process.returncode == 0, f"ended with {process.returncode}: {errors}")
+                return kills
+            except subprocess.TimeoutExpired:
+                kill_all(process)
+            kills += 1
+            for folder in pathlib.Path(output, "runs").glob("*"):
+                if (folder / "status.json").exists() and status(folder)["state"] != "done":
+                    figures[damage(folder / "run.h5", chance)] += 1
+
+    def survives(self, kills, chance):
+        figures = dict.fromkeys(["kept", "cut", "noise"], 0)
+        done = sweeps = 0
+        while done < kills:
+            output = f"killed-{self.ranks}"
+            done += self.until_done(output, kills - done, chance, figures)
+            self.compare(output)
+            shutil.rmtree(output)
+            sweeps += 1
+        print(f"restart: {max(1, self.ranks)} ranks: {done} kills over {sweeps} sweeps, run.h5 then "
+              f"{figures}: rows, weights and moments equal to the bit", flush=True)
+
+    def stops_on_signal(self):
+        output = f"stopped-{self.ranks}"
+        process = self.start(output)
+        running = None
+        while running is None:  # in the middle of a run, seen from outside
+            check(process.poll() is None, "the sweep ended before it could be stopped")
+            time.sleep(0.02)
+            for folder in pathlib.Path(output, "runs").glob("*"):
+                if list(folder.glob("checkpoints/step-*/manifest.json")):
+                    running = folder
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=120)
+        check(process.returncode == STOPPED, f"SIGUSR1: {process.returncode}, expected 75\n{errors}")
+        states = [status(folder)["state"] for folder in pathlib.Path(output, "runs").glob("*")]
+        check("stopped" in states, f"SIGUSR1: states {states}, expected one stopped")
+        run("var_sweep", "sweep.yaml", "--set", f"output={output}", ranks=self.ranks)
+        self.compare(output)
+        print(f"restart: {max(1, self.ranks)} ranks: SIGUSR1 gives 75, and the rest is the same",
+              flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=10, help="over both layouts")
+    parser.add_argument("--seed", type=int, default=None, help="of the instants; default: drawn")
+    arguments = parser.parse_args()
+    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
+    print(f"restart: seed {seed}", flush=True)
+    chance = random.Random(seed)
+    with scratch("restart"):
+        make_images()
+        make_tokens()
+        pathlib.Path("sweep.yaml").write_text(SWEEP)
+        for ranks, kills in ((0, arguments.kills // 2), (2, arguments.kills - arguments.kills // 2)):
+            layout = Layout(ranks)
+            layout.survives(kills, chance)
+            layout.stops_on_signal()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What the program tests share: starting programs, small inputs, reading what a run has left.
+
+The programs lie in VARSCALE_BIN and the sources in VARSCALE_SOURCE, as CTest sets them.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import h5py
+import numpy as np
+import safetensors.numpy
+
+SOURCE = pathlib.Path(os.environ.get("VARSCALE_SOURCE", pathlib.Path(__file__).parents[2])).resolve()
+BIN = pathlib.Path(os.environ.get("VARSCALE_BIN", SOURCE / "build/release/bin")).resolve()
+DONE, BAD_INPUT, STOPPED = 0, 2, 75
+
+# What differs between two launches of one run at one layout: counts of starts, and wall times.
+NOT_COMPARED = {"segment", "step_s", "data_wait_s", "eval_s"}
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit(f"FAILED: {message}")
+
+
+@contextlib.contextmanager
+def scratch(name):
+    """A folder that becomes the current one; removed afterwards unless the test fails."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"varscale-{name}-"))
+    before = pathlib.Path.cwd()
+    os.chdir(folder)
+    try:
+        yield folder
+    except BaseException:
+        print(f"the files of the failed test are kept in {folder}", file=sys.stderr)
+        raise
+    finally:
+        os.chdir(before)
+    shutil.rmtree(folder)
+
+
+def command(program, *args, ranks=0):
+    """ranks 0: without a launcher."""
+    line = [str(BIN / program), *map(str, args)]
+    return [str(SOURCE / "launch/mpirun.sh"), "-n", str(ranks), *line] if ranks else line
+
+
+def environment(**extra):
+    # MPI's own files go to the scratch folder, so that killed launches leave nothing behind.
+    here = os.getcwd()
+    own = {"OMP_NUM_THREADS": "1", "VARSCALE_GRACE_S": "1", "TMPDIR": here,
+           "OMPI_MCA_btl_vader_backing_directory": here}
+    return os.environ | own | extra
+
+
+def run(program, *args, ranks=0, code=DONE, env=None, timeout=600):
+    """Runs to the end; returns the finished process, with its output as text."""
+    line = command(program, *args, ranks=ranks)
+    done = subprocess.run(line, env=environment(**(env or {})), text=True, capture_output=True,
+                          timeout=timeout, check=False)
+    check(code is None or done.returncode == code,
+          f"{' '.join(line)}\nended with {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    return done
+
+
+TINY_TOKENIZER = """
+model: {image_side: 16, channels: 16, channel_mult: [1, 1, 2], groups: 4, code_width: 8,
+        vocabulary: 64, scales: [%s], phis: 2}
+train: {steps: 40, batch: 8}
+codebook: {start_step: 5, kmeans_images: 32}
+"""
+
+
+def make_images(folder="images", train=96, val=24, side=16):
+    run("var_data", "synth", "--out", folder, "--train", train, "--val", val, "--side", side)
+
+
+def make_tokens(name="tokens", scales="1, 2, 4", images="images", seed=0):
+    """NAME.safetensors, NAME.h5: 96 training images of a few tokens, by a tokenizer of 40 steps."""
+    settings = pathlib.Path(f"{name}.yaml")
+    settings.write_text(TINY_TOKENIZER % scales)
+    run("var_tokenizer", "train", settings, "--images", f"{images}/train", "--out",
+        f"{name}.safetensors", "--set", f"train.seed={seed}")
+    run("var_data", "tokenize", "--train", f"{images}/train", "--val", f"{images}/val",
+        "--tokenizer", f"{name}.safetensors", "--out", f"{name}.h5")
+
+
+def run_folders(sweep):
+    """The folders of the sweep's runs, in the order of its plan."""
+    plan = json.loads((pathlib.Path(sweep) / "plan.json").read_text())
+    return [pathlib.Path(sweep) / "runs" / run["id"] for run in plan["runs"]]
+
+
+def status(folder):
+    return json.loads((folder / "status.json").read_text())
+
+
+def tables(folder):
+    """The tables of a run as NumPy arrays with named columns."""
+    with h5py.File(folder / "run.h5", "r") as file:
+        return {name: file[name][:] for name in ("steps", "eval", "scales")}
+
+
+def newest_checkpoint(folder):
+    return sorted((folder / "checkpoints").glob("step-*/manifest.json"))[-1].parent
+
+
+def state(folder):
+    """Weights (param.*) and optimiser moments of the newest checkpoint."""
+    return safetensors.numpy.load_file(newest_checkpoint(folder) / "rank-00000.safetensors")
+
+
+def require_same_run(folder, expected, what):
+    """Rows and all tensors of two runs are equal to the bit."""
+    mine, theirs = tables(folder), tables(expected)
+    for name, table in theirs.items():
+        check(len(table) == len(mine[name]),
+              f"{what}: /{name} has {len(mine[name])} rows, expected {len(table)}")
+        for column in set(table.dtype.names) - NOT_COMPARED:
+            differ = np.flatnonzero(mine[name][column] != table[column])
+            check(len(differ) == 0, f"{what}: /{name} column {column} differs from row {differ[:1]} on")
+    mine, theirs = state(folder), state(expected)
+    check(mine.keys() == theirs.keys(), f"{what}: other tensors")
+    for name, tensor in theirs.items():
+        check(np.array_equal(mine[name], tensor), f"{what}: tensor {name} differs")
