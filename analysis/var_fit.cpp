@@ -159,6 +159,7 @@ ExitCode run(int argc, char** argv) {
   write_tables(results, a.out);
   const nlohmann::ordered_json json = fit_json(results);
   base::write_file_atomic(a.out / "fit.json", json.dump(2) + "\n");
+  base::write_file_atomic(a.out / "law.txt", results.sentence + "\n");
   if (!a.csv.empty()) export_runs(sweep, a.csv);
   const std::string without_figures = a.no_figures ? "" : draw_figures(a.out);
   if (!without_figures.empty()) fmt::print(stderr, "var_fit: {}\n", without_figures);

@@ -102,3 +102,22 @@ function(varscale_test name)
     set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} ENVIRONMENT "${environment}")
   endif()
 endfunction()
+
+# A Python script of tests/programs that runs whole programs; it fails with a non-zero exit code. The target
+# <name>_test builds what it needs.
+#
+#   varscale_program_test(restart DEPENDS var_sweep var_data ARGS --kills 10)     tests/programs/restart_test.py
+function(varscale_program_test name)
+  cmake_parse_arguments(arg "" "SCRIPT;TIMEOUT" "DEPENDS;LABELS;ARGS" ${ARGN})
+  if(NOT arg_SCRIPT)
+    set(arg_SCRIPT programs/${name}_test.py)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  add_custom_target(${name}_test DEPENDS ${arg_DEPENDS})
+  add_test(NAME ${name} COMMAND ${CMAKE_SOURCE_DIR}/.deps/venv/bin/python
+           ${CMAKE_CURRENT_SOURCE_DIR}/${arg_SCRIPT} ${arg_ARGS})
+  set_tests_properties(${name} PROPERTIES LABELS "programs;torch;${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
+                       ENVIRONMENT "VARSCALE_SOURCE=${CMAKE_SOURCE_DIR};VARSCALE_BIN=${CMAKE_BINARY_DIR}/bin")
+endfunction()

@@ -48,10 +48,6 @@ make_tokens() {
   $bin/var_data inspect "$out/tokens.h5"
 }
 
-fit() {
-  $bin/var_fit "$out" | tee "$out/fit.log"
-}
-
 stage "set-up: packages, libtorch" ./launch/setup.sh
 stage "build the programs" build
 mkdir -p "$out"
@@ -73,10 +69,10 @@ fi
 deepest=$(basename "$(ls -d "$out"/runs/d* | sort -V | tail -n 1)")
 stage "draw samples of the deepest model" env OMP_NUM_THREADS="$cores" $bin/var_sample "$out/runs/$deepest" \
   --tokenizer "$out/tokenizer.safetensors" --per-class 8 --cfg 3 --top-p 0.9 --out "$out/samples.png"
-stage "fit the laws and write the report" fit
+stage "fit the laws and write the report" $bin/var_fit "$out"
 
 printf '\nStages:\n'
 printf '%s\n' "${stages[@]}"
 printf '%6d s  in all\n\n' $((SECONDS - begin))
-printf 'The law:  %s\n' "$(tail -n 1 "$out/fit.log")"
+printf 'The law:  %s\n' "$(cat "$out/fit/law.txt")"
 printf 'Report:   %s\n' "$out/fit/report.html"

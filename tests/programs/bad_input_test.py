@@ -5,11 +5,10 @@ and nothing half-written.
 import json
 import pathlib
 import re
-import shutil
 import sys
 
-from support import (BAD_INPUT, DONE, check, make_images, make_tokens, newest_checkpoint, run, run_folders,
-                     scratch)
+from support import (BAD_INPUT, DONE, SOURCE, check, make_images, make_tokens, newest_checkpoint, run,
+                     run_folders, scratch)
 
 SWEEP = """name: bad
 output: results/bad
@@ -44,15 +43,13 @@ class Cases:
         before = listing(untouched)
         done = run(*command, ranks=ranks, code=None, env=env, timeout=120)
         program = command[0]
-        # mpirun has its own words about an exit code; ours start with the program's name.
-        said = [line for line in done.stderr.splitlines() if ranks == 0 or line.startswith(f"{program}: ")]
+        # The plan's table may come before it, and mpirun has its own words about an exit code.
+        said = [line for line in done.stderr.splitlines() if line.startswith(f"{program}: ")]
         faults = []
         if done.returncode != BAD_INPUT:
             faults.append(f"exit code {done.returncode}")
         if len(said) != 1:
-            faults.append(f"{len(said)} lines")
-        elif not said[0].startswith(f"{program}: "):
-            faults.append("does not start with the program's name")
+            faults.append(f"{len(said)} sentences")
         if not any(re.search(pattern, line) for line in said):
             faults.append(f"does not match {pattern!r}")
         after = listing(untouched)
@@ -158,7 +155,8 @@ def after_a_run(cases):
     kept = config.read_text()
     config.write_text(re.sub(r'identity: "\w{6}', 'identity: "000000', kept))
     goes_on()
-    cases.refuses("run folder of other settings", PLAIN, r"config\.yaml.*other settings")
+    cases.refuses("run folder of other settings", PLAIN, r"config\.yaml.*other settings",
+                  untouched=untouched)
     config.write_text(kept)
     goes_on()
     run(*PLAIN)  # and all is well again
@@ -167,13 +165,12 @@ def after_a_run(cases):
 def plans(cases):
     """Planning needs neither tokens nor a GPU nor MPI, and says where its hours come from."""
     before = listing()
-    for command in ((*edited("tokens.h5", "missing.h5"), "--plan"),
-                    ("var_sweep", cases.depth_yaml, "--plan", "--device", "h200", "--ranks", "64")):
+    for command in ((*edited("tokens: tokens.h5", "tokens: missing.h5"), "--plan", "--set", "assume={images: 100}"),
+                    ("var_sweep", SOURCE / "sweeps/depth.yaml", "--plan", "--device", "h200", "--ranks", "64")):
         done = run(*command, code=None)
         text = done.stdout
         if done.returncode != DONE or not re.search(r"(?i)hours", text) or "assumed" not in text:
             cases.failed.append(f"{command}: exit code {done.returncode}\n{text}{done.stderr}")
-        cases.passed += 1
     check(re.search(r"h200 bf16 peak x [\d.]+ assumed", text), f"the plan does not say whose hours:\n{text}")
     pathlib.Path("edited.yaml").unlink()
     after = listing()
@@ -182,9 +179,7 @@ def plans(cases):
 
 
 def main():
-    from support import SOURCE
     cases = Cases()
-    cases.depth_yaml = SOURCE / "sweeps/depth.yaml"
     with scratch("bad-input"):
         make_images()
         make_tokens()

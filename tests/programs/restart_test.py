@@ -63,6 +63,20 @@ def kill_all(process):
         time.sleep(0.005)
 
 
+def kill_one_rank(process, chance):
+    """SIGKILL to a single rank: the launcher has to end the others, who wait for it in vain."""
+    ranks = [pid for pid in descendants(process.pid)
+             if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "var_sweep"]
+    if not ranks:
+        return kill_all(process)
+    everyone = descendants(process.pid)
+    os.kill(chance.choice(ranks), signal.SIGKILL)
+    process.wait(timeout=60)
+    check(process.returncode != 0, "the launch of a killed rank ended with 0")
+    while any(map(is_alive, everyone)):
+        time.sleep(0.005)
+
+
 def damage(file, chance):
     """Leaves run.h5 as it is, cuts it short, or fills it with noise; returns what was done."""
     what = chance.choice(["kept", "cut", "noise"])
@@ -107,14 +121,18 @@ class Layout:
                 check(process.returncode == 0, f"ended with {process.returncode}: {errors}")
                 return kills
             except subprocess.TimeoutExpired:
-                kill_all(process)
+                if self.ranks > 1 and chance.random() < 0.3:
+                    kill_one_rank(process, chance)
+                    figures["one rank alone"] += 1
+                else:
+                    kill_all(process)
             kills += 1
             for folder in pathlib.Path(output, "runs").glob("*"):
                 if (folder / "status.json").exists() and status(folder)["state"] != "done":
                     figures[damage(folder / "run.h5", chance)] += 1
 
     def survives(self, kills, chance):
-        figures = dict.fromkeys(["kept", "cut", "noise"], 0)
+        figures = dict.fromkeys(["kept", "cut", "noise", "one rank alone"], 0)
         done = sweeps = 0
         while done < kills:
             output = f"killed-{self.ranks}"
@@ -123,7 +141,9 @@ class Layout:
             shutil.rmtree(output)
             sweeps += 1
         print(f"restart: {max(1, self.ranks)} ranks: {done} kills over {sweeps} sweeps, run.h5 then "
-              f"{figures}: rows, weights and moments equal to the bit", flush=True)
+              f"{figures['kept']} times kept, {figures['cut']} cut, {figures['noise']} noise, "
+              f"{figures['one rank alone']} kills of one rank alone: rows, weights and moments equal "
+              f"to the bit", flush=True)
 
     def stops_on_signal(self):
         output = f"stopped-{self.ranks}"

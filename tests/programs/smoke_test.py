@@ -110,7 +110,8 @@ def main():
         fit = json.loads(pathlib.Path("smoke/fit/fit.json").read_text())
         laws = [law for law in fit["fits"] if law["law"] == "L(N)"]
         check(len(laws) >= 8, f"fit.json has {len(laws)} laws L(N)")
-        check(fit["sentence"], "fit.json has no sentence")
+        law = pathlib.Path("smoke/fit/law.txt").read_text()
+        check(law.startswith("L(N)") and law == fit["sentence"] + "\n", f"law.txt says {law!r}")
         pictures, characters = check_report(pathlib.Path("smoke/fit"))
     print(f"smoke: {len(folders)} runs, validation loss {losses[0][0]:.3f} to "
           f"{', '.join(f'{last:.3f}' for _, last in losses)} (unigram {unigram:.3f}); samples {width} x "
