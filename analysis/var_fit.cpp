@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "base/command_line.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "figures.hpp"
@@ -68,15 +69,7 @@ bool parse(int argc, char** argv, Arguments& a) {
       "predict the deepest model from the smaller depths' runs alone, and only write that down");
   app.add_flag("--json", a.json, "print the results as JSON instead of words");
   app.add_flag("--no-figures", a.no_figures, "draw none");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
-      app.exit(error);
-      return false;
-    }
-    throw UserError("{} (var_fit --help shows the options)", error.what());
-  }
+  if (!base::parse_command_line(app, argc, argv)) return false;
   if ((a.options.e_mean || a.options.e_tail) && a.options.e_source.empty())
     throw UserError("--e-mean or --e-tail without --e-source: a stated E needs its source");
   for (const std::optional<double>& e : {a.options.e_mean, a.options.e_tail})

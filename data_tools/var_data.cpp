@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "base/command_line.hpp"
 #include "base/error.hpp"
 #include "data/parallel_images.hpp"
 #include "data/synth.hpp"
@@ -132,15 +133,7 @@ ExitCode run(int argc, char** argv) {
   add_synth(app, work);
   add_tokenize(app, work);
   add_inspect(app, work);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
-      app.exit(error);
-      return ExitCode::kDone;
-    }
-    throw UserError("{} (var_data --help shows the options)", error.what());
-  }
+  if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   const VipsRuntime vips("var_data");
   work();
   return ExitCode::kDone;

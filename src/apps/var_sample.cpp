@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/command_line.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
@@ -87,15 +88,7 @@ bool parse(int argc, char** argv, Arguments& a) {
   app.add_option("--out", a.out,
                  "the picture; its caption has the same name and .json (default samples.png)");
   app.add_flag("--json", a.json, "print the caption as JSON instead of words");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
-      app.exit(error);
-      return false;
-    }
-    throw UserError("{} (var_sample --help shows the options)", error.what());
-  }
+  if (!base::parse_command_line(app, argc, argv)) return false;
   if (a.out.extension() != ".png")
     throw UserError("--out {}: expected a name that ends in .png", a.out.string());
   a.sampling.compute = a.precision == "bf16" ? at::kBFloat16 : at::kFloat;

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/command_line.hpp"
 #include "base/error.hpp"
 #include "base/signals.hpp"
 #include "comm/communicator.hpp"
@@ -91,27 +92,11 @@ ExitCode print_status(const Options& options) {
   return ExitCode::kDone;
 }
 
-// Runs `body` on this rank and lets every rank throw if any of them failed.
-template <class Body>
-void together(comm::Communicator& world, std::string_view tag, const Body& body) {
-  std::string failure;
-  bool user = false;
-  try {
-    body();
-  } catch (const UserError& error) {
-    failure = error.what();
-    user = true;
-  } catch (const std::exception& error) {
-    failure = error.what();
-  }
-  world.agree(failure, user, tag);
-}
-
 // The launch of one sweep on all ranks. The first rank alone touches the ledger and decides.
 class Launch {
  public:
   Launch(const Options& options, comm::Communicator& world) : options_(options), world_(world) {
-    together(world_, "sweep file", [&] {
+    comm::agree_on(world_, "sweep file", [&] {
       if (options.ranks > 0 && options.ranks != world.size())
         throw UserError("--ranks {}: this launch has {}; --ranks is for --plan", options.ranks,
                         world.size());
@@ -121,7 +106,7 @@ class Launch {
   }
 
   ExitCode train() {
-    together(world_, "sweep folder", [&] {
+    comm::agree_on(world_, "sweep folder", [&] {
       if (!is_first()) return;
       const auto throughput = throughput_for(options_, sweep_, sweep::Ledger::look(sweep_));
       const sweep::Plan plan = sweep::make_plan(sweep_, throughput, world_.size());
@@ -157,7 +142,7 @@ class Launch {
       run.config.train.images = kSteps * run.config.train.batch;
       run.config.eval.points = 1;
       const auto folder = scratch / run.id;
-      together(world_, "calibration folder", [&] {
+      comm::agree_on(world_, "calibration folder", [&] {
         if (!is_first()) return;
         std::filesystem::remove_all(folder);
         std::filesystem::create_directories(folder);
@@ -172,7 +157,7 @@ class Launch {
                    run.config.train.precision, rate / 1e9);
       }
     }
-    together(world_, "calibration file", [&] {
+    comm::agree_on(world_, "calibration file", [&] {
       if (!is_first()) return;
       std::filesystem::remove_all(scratch);
       const auto path = sweep::calibration_path(options_.device);
@@ -201,7 +186,7 @@ class Launch {
 
   bool all_done() {
     std::string word = "yes";
-    together(world_, "states of the runs", [&] {
+    comm::agree_on(world_, "states of the runs", [&] {
       if (!is_first()) return;
       for (const sweep::SweepRun& run : sweep_.runs)
         if (!left_out_.contains(run.id) && ledger_->status(run.id).state != sweep::RunState::kDone)
@@ -213,7 +198,7 @@ class Launch {
   // The number of the next run on every rank; -1: none is left.
   int64_t next(const std::set<std::string>& tried) {
     std::optional<size_t> index;
-    together(world_, "next run", [&] {
+    comm::agree_on(world_, "next run", [&] {
       if (is_first()) index = sweep::next_run(sweep_, *ledger_, tried);
     });
     const std::string word = index ? std::to_string(*index) : "-1";
@@ -239,7 +224,7 @@ class Launch {
   // True: asked to stop.
   bool train_run(const sweep::SweepRun& run) {
     using Clock = std::chrono::steady_clock;
-    together(world_, "run folder", [&] {
+    comm::agree_on(world_, "run folder", [&] {
       if (is_first()) ledger_->start(run);
     });
     train::TrainJob job =
@@ -260,7 +245,7 @@ class Launch {
       throw;
     }
     const bool stopped = outcome->state == train::Outcome::State::kStopped;
-    together(world_, "run status", [&] {
+    comm::agree_on(world_, "run status", [&] {
       if (!is_first()) return;
       if (stopped)
         ledger_->stop(run, outcome->step);
@@ -303,14 +288,11 @@ ExitCode run(const Options& options) {
   }
 }
 
-}  // namespace
-}  // namespace varscale
-
-int main(int argc, char** argv) {
-  using varscale::base::ExitCode;
-  varscale::Options options;
-  CLI::App app{"Trains every run of a sweep file; started again, it goes on where it stopped."};
-  app.footer(varscale::kExamples);
+ExitCode parse_and_run(int argc, char** argv) {
+  Options options;
+  CLI::App app("Trains every run of a sweep file; started again, it goes on where it stopped.",
+               "var_sweep");
+  app.footer(kExamples);
   app.add_option("file", options.file, "the sweep file");
   app.add_option("--set", options.overrides, "override a key of the file: defaults.train.batch=32")
       ->expected(1)
@@ -327,11 +309,14 @@ int main(int argc, char** argv) {
   status->excludes(calibrate);
   app.add_flag("--json", options.json, "tables as JSON on stdout, no progress line");
   app.add_flag("--help-config", options.help_config, "every setting of a run, with its default");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : static_cast<int>(ExitCode::kBadInput);
-  }
+  if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   options.device_given = device->count() > 0;
-  return varscale::base::run_main("var_sweep", [&] { return varscale::run(options); });
+  return run(options);
+}
+
+}  // namespace
+}  // namespace varscale
+
+int main(int argc, char** argv) {
+  return varscale::base::run_main("var_sweep", [&] { return varscale::parse_and_run(argc, argv); });
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/command_line.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
@@ -266,15 +267,7 @@ ExitCode run(int argc, char** argv) {
   std::function<void()> work;
   add_train(app, work);
   add_eval(app, work);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
-      app.exit(error);
-      return ExitCode::kDone;
-    }
-    throw UserError("{} (var_tokenizer --help shows the options)", error.what());
-  }
+  if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   const data::VipsRuntime vips("var_tokenizer");
   work();
   return ExitCode::kDone;

@@ -105,19 +105,9 @@ void CheckpointFolder::write(const State& state) const {
 }
 
 void CheckpointFolder::save(const State& state, comm::Communicator& world) const {
-  std::string failure;
-  bool user = false;
-  if (world.rank() == 0) {
-    try {
-      write(state);
-    } catch (const base::UserError& error) {
-      failure = error.what();
-      user = true;
-    } catch (const std::exception& error) {
-      failure = fmt::format("{}: {}", path_of(state.step).string(), error.what());
-    }
-  }
-  world.agree(failure, user, "save checkpoint");
+  comm::agree_on(world, "save checkpoint", [&] {
+    if (world.rank() == 0) write(state);
+  });
 }
 
 std::vector<int64_t> CheckpointFolder::steps() const {

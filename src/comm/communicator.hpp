@@ -81,6 +81,22 @@ class Communicator {
   void check_broadcast(const Tensor& inout_P, int root, std::string_view tag) const;
 };
 
+// Runs `body`, which communicates nothing, and lets every rank throw if it failed on any: see agree().
+template <class Body>
+void agree_on(Communicator& world, std::string_view tag, const Body& body) {
+  std::string failure;
+  bool user = false;
+  try {
+    body();
+  } catch (const base::UserError& error) {
+    failure = error.what();
+    user = true;
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  world.agree(failure, user, tag);
+}
+
 // A group of one: every call is complete at once.
 std::unique_ptr<Communicator> make_self();
 

@@ -50,22 +50,6 @@ optim::Schedule make_schedule(const sweep::RunConfig& run) {
        .end = run.schedule.end});
 }
 
-// Runs `body`, which communicates nothing, and lets every rank throw if it failed on any.
-template <class Body>
-void together(comm::Communicator& world, std::string_view tag, const Body& body) {
-  std::string failure;
-  bool user = false;
-  try {
-    body();
-  } catch (const base::UserError& error) {
-    failure = error.what();
-    user = true;
-  } catch (const std::exception& error) {
-    failure = error.what();
-  }
-  world.agree(failure, user, tag);
-}
-
 // The threads of this run; the next run of the process finds what was there before.
 class ThreadCount {
  public:
@@ -167,7 +151,7 @@ class Trainer {
     world_.broadcast(found, 0, "newest checkpoint").wait();
     const auto newest = found.item<int64_t>();
 
-    together(world_, "start of the run", [&] {
+    comm::agree_on(world_, "start of the run", [&] {
       records::RunTables tables;
       if (newest < 0) {
         model_.initialise({.seed = run_.train.seed,
@@ -333,7 +317,7 @@ Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Commu
   if (job.run.train.device == "cuda") nccl = comm::open_nccl(world);
   comm::Communicator& group = nccl ? *nccl : world;
   std::optional<Trainer> trainer;
-  together(group, "set-up of the run", [&] { trainer.emplace(job, tokens, group); });
+  comm::agree_on(group, "set-up of the run", [&] { trainer.emplace(job, tokens, group); });
   return (*trainer)(stop);
 }
 
