@@ -181,19 +181,6 @@ print(pd.read_csv(sys.argv[1], float_precision="round_trip").lr.tolist() == [1e-
 
 // --- malformed files: each becomes one sentence with the file's name -----------------------------
 
-struct Damage {
-  const char* name;
-  std::function<void(const std::filesystem::path&)> apply;  // to a good file
-  const char* sentence;
-};
-
-void edit(const std::filesystem::path& path, const std::function<void(hid_t)>& change) {
-  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
-  ASSERT_GE(file, 0);
-  change(file);
-  ASSERT_GE(H5Fclose(file), 0);
-}
-
 // Puts a table with one column of `type` in the place of /steps.
 void replace_steps(hid_t file, const char* column, hid_t type) {
   H5Ldelete(file, "steps", H5P_DEFAULT);

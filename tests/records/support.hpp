@@ -2,12 +2,14 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <hdf5.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <string>
 
@@ -38,6 +40,21 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+// A way to spoil a good file, and what the reader must say of it.
+struct Damage {
+  const char* name;
+  std::function<void(const std::filesystem::path&)> apply;
+  const char* sentence;
+};
+
+// Lets `change` alter an HDF5 file behind the library's back.
+inline void edit(const std::filesystem::path& path, const std::function<void(hid_t)>& change) {
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  ASSERT_GE(file, 0);
+  change(file);
+  ASSERT_GE(H5Fclose(file), 0);
+}
 
 inline StepRow step_row(int64_t step) {
   const auto x = static_cast<double>(step);

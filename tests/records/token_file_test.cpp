@@ -239,19 +239,6 @@ TEST(TokenFileWriter, RefusesWhatDoesNotBelong) {
 
 // --- malformed files -----------------------------------------------------------------------------
 
-struct Damage {
-  const char* name;
-  std::function<void(const std::filesystem::path&)> apply;
-  const char* sentence;
-};
-
-void edit(const std::filesystem::path& path, const std::function<void(hid_t)>& change) {
-  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
-  ASSERT_GE(file, 0);
-  change(file);
-  ASSERT_GE(H5Fclose(file), 0);
-}
-
 std::function<void(const std::filesystem::path&)> with_attribute(const char* name, int64_t value) {
   return [=](const std::filesystem::path& path) {
     edit(path, [&](hid_t file) {
