@@ -52,7 +52,7 @@ stage "set-up: packages, libtorch" ./launch/setup.sh
 stage "build the programs" build
 mkdir -p "$out"
 if [ ! -d "$images" ]; then
-  stage "draw 14,500 images of 10 classes" $bin/var_data synth --out "$images" --train 14000 --val 500 --side 32 --seed 0
+  stage "draw 12,500 images of 10 classes" $bin/var_data synth --out "$images" --train 12000 --val 500 --side 32 --seed 0
 fi
 if [ ! -f "$out/tokenizer.safetensors" ]; then
   stage "train the tokenizer" env OMP_NUM_THREADS="$cores" $bin/var_tokenizer train sweeps/quickstart_tokenizer.yaml \
