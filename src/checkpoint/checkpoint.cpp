@@ -1,7 +1,12 @@
 #include "checkpoint/checkpoint.hpp"
 
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
+#include <map>
+#include <set>
 #include <string_view>
 
 #include "base/error.hpp"
@@ -10,11 +15,6 @@
 namespace varscale::checkpoint {
 
 namespace {
-
-constexpr int64_t kSchema = 1;
-constexpr const char* kManifest = "manifest.json";
-constexpr const char* kTensors = "rank-00000.safetensors";
-constexpr const char* kRows = "run.h5";
 
 std::string sha256_of(const std::filesystem::path& path) {
   const base::MappedFile file(path);
@@ -47,67 +47,52 @@ bool is_manifest(const nlohmann::json& json) {
   const auto is_text = [](const nlohmann::json& object, const char* key) {
     return object.contains(key) && object[key].is_string();
   };
+  const auto is_integers = [](const nlohmann::json& object, const char* key) {
+    return object.contains(key) && object[key].is_array() &&
+           std::ranges::all_of(object[key],
+                               [](const nlohmann::json& n) { return n.is_number_integer(); });
+  };
   if (!json.is_object() || !is_integer("schema") || json["schema"] != kSchema) return false;
   if (!is_integer("step") || !is_integer("segment")) return false;
   if (!is_text(json, "run_id") || !is_text(json, "config_hash")) return false;
   if (!json.contains("files") || !json["files"].is_object()) return false;
-  for (const char* name : {kTensors, kRows}) {
-    if (!json["files"].contains(name)) return false;
-  }
-  return std::ranges::all_of(json["files"], [&](const nlohmann::json& file) {
-    return file.is_object() && file.contains("bytes") && file["bytes"].is_number_integer() &&
-           is_text(file, "sha256");
-  });
+  if (!json["files"].contains(kRows)) return false;
+  if (!json.contains("tensors") || !json["tensors"].is_array()) return false;
+  return std::ranges::all_of(json["files"],
+                             [&](const nlohmann::json& file) {
+                               return file.is_object() && file.contains("bytes") &&
+                                      file["bytes"].is_number_integer() && is_text(file, "sha256");
+                             }) &&
+         std::ranges::all_of(json["tensors"], [&](const nlohmann::json& entry) {
+           return entry.is_object() && is_text(entry, "name") && is_text(entry, "file") &&
+                  entry.contains("axis") && entry["axis"].is_number_integer() &&
+                  is_integers(entry, "shape") && is_integers(entry, "rows") &&
+                  entry["rows"].size() == 2 && json["files"].contains(entry["file"]);
+         });
 }
 
 }  // namespace
 
-nn::NamedTensors with_prefix(const std::string& prefix, const nn::NamedTensors& tensors) {
-  nn::NamedTensors named;
-  for (const nn::NamedTensor& tensor : tensors)
-    named.push_back({prefix + tensor.name, tensor.tensor});
-  return named;
+std::string rank_file(int rank) { return fmt::format("rank-{:05}.safetensors", rank); }
+
+nlohmann::json file_facts(const std::filesystem::path& file) {
+  return {{"bytes", std::filesystem::file_size(file)}, {"sha256", sha256_of(file)}};
+}
+
+std::vector<Piece> whole_pieces(const std::string& prefix, const nn::NamedTensors& tensors) {
+  std::vector<Piece> pieces;
+  for (const nn::NamedTensor& named : tensors) {
+    const std::vector<int64_t> shape = named.tensor.sizes().vec();
+    const auto longer = std::ranges::find_if(shape, [](int64_t size) { return size > 1; });
+    const int64_t axis = longer == shape.end() ? 0 : longer - shape.begin();
+    pieces.push_back(
+        {prefix + named.name, shape, axis, 0, shape.empty() ? 1 : shape[axis], named.tensor});
+  }
+  return pieces;
 }
 
 std::filesystem::path CheckpointFolder::path_of(int64_t step) const {
   return folder_ / fmt::format("step-{:09}", step);
-}
-
-void CheckpointFolder::write(const State& state) const {
-  std::filesystem::create_directories(folder_);
-  const std::filesystem::path target = path_of(state.step);
-  if (std::filesystem::exists(target / kManifest)) return;  // this very state is already safe
-  std::filesystem::remove_all(target);
-  base::AtomicFolder aside(target);
-  nn::save_tensors(aside.temporary() / kTensors, state.tensors);
-  records::write_run(aside.temporary() / kRows, state.rows);
-
-  nlohmann::ordered_json manifest;
-  manifest["schema"] = kSchema;
-  manifest["run_id"] = state.identity.run_id;
-  manifest["config_hash"] = state.identity.config_hash;
-  manifest["step"] = state.step;
-  manifest["segment"] = state.segment;
-  for (const char* name : {kTensors, kRows}) {
-    const std::filesystem::path file = aside.temporary() / name;
-    manifest["files"][name] = {{"bytes", std::filesystem::file_size(file)},
-                               {"sha256", sha256_of(file)}};
-  }
-  for (const nn::NamedTensor& named : state.tensors) {
-    manifest["tensors"].push_back({{"name", named.name},
-                                   {"shape", named.tensor.sizes().vec()},
-                                   {"rows", {0, named.tensor.dim() > 0 ? named.tensor.size(0) : 1}},
-                                   {"file", kTensors}});
-  }
-  base::write_file_atomic(aside.temporary() / kManifest, manifest.dump(1));
-  aside.commit();
-  prune();
-}
-
-void CheckpointFolder::save(const State& state, comm::Communicator& world) const {
-  comm::agree_on(world, "save checkpoint", [&] {
-    if (world.rank() == 0) write(state);
-  });
 }
 
 std::vector<int64_t> CheckpointFolder::steps() const {
@@ -152,39 +137,107 @@ nlohmann::json CheckpointFolder::manifest(int64_t step) const {
   return manifest;
 }
 
-void CheckpointFolder::check_files(int64_t step, const nlohmann::json& manifest) const {
-  for (const auto& [name, facts] : manifest["files"].items()) {
-    const std::filesystem::path file = path_of(step) / name;
-    if (!std::filesystem::exists(file))
-      throw base::UserError("{}: the manifest names it, but it is missing", file.string());
-    const auto bytes = std::filesystem::file_size(file), wanted = facts["bytes"].get<uintmax_t>();
-    if (bytes != wanted) {
-      throw base::UserError("{}: has {} bytes, its manifest says {}", file.string(), bytes, wanted);
+namespace {
+
+void check_file(const std::filesystem::path& file, const nlohmann::json& facts) {
+  if (!std::filesystem::exists(file))
+    throw base::UserError("{}: the manifest names it, but it is missing", file.string());
+  const auto bytes = std::filesystem::file_size(file), wanted = facts["bytes"].get<uintmax_t>();
+  if (bytes != wanted)
+    throw base::UserError("{}: has {} bytes, its manifest says {}", file.string(), bytes, wanted);
+  if (sha256_of(file) != facts["sha256"].get<std::string>())
+    throw base::UserError("{}: its contents do not have the checksum of its manifest",
+                          file.string());
+}
+
+}  // namespace
+
+void CheckpointFolder::fill(int64_t step, const nlohmann::json& manifest,
+                            const std::vector<Piece>& pieces) const {
+  at::NoGradGuard no_grad;
+  std::map<std::string, std::vector<const nlohmann::json*>> entries;
+  for (const nlohmann::json& entry : manifest["tensors"])
+    entries[entry["name"].get<std::string>()].push_back(&entry);
+  std::map<std::string, base::SafetensorsFile> files;
+  auto file_of = [&](const std::string& name) -> const base::SafetensorsFile& {
+    auto found = files.find(name);
+    if (found == files.end()) {
+      const std::filesystem::path path = path_of(step) / name;
+      check_file(path, manifest["files"][name]);
+      found = files.try_emplace(name, path).first;
     }
-    if (sha256_of(file) != facts["sha256"].get<std::string>()) {
-      throw base::UserError("{}: its contents do not have the checksum of its manifest",
-                            file.string());
+    return found->second;
+  };
+  for (const Piece& piece : pieces) {
+    int64_t missing = piece.end - piece.begin;
+    for (const nlohmann::json* entry : entries[piece.name]) {
+      const auto shape = (*entry)["shape"].get<std::vector<int64_t>>();
+      if (shape != piece.shape || (*entry)["axis"].get<int64_t>() != piece.axis) {
+        throw base::UserError("{}: {} has shape [{}], expected [{}]", path_of(step).string(),
+                              piece.name, fmt::join(shape, ", "), fmt::join(piece.shape, ", "));
+      }
+      const int64_t first = (*entry)["rows"][0], last = (*entry)["rows"][1];
+      const int64_t begin = std::max(first, piece.begin), end = std::min(last, piece.end);
+      if (begin >= end) continue;
+      const std::string name = (*entry)["file"];
+      const Tensor stored = nn::load_tensor(file_of(name), piece.name);
+      if (shape.empty()) {
+        piece.tensor.detach().copy_(stored);
+      } else {
+        piece.tensor.detach()
+            .slice(piece.axis, begin - piece.begin, end - piece.begin)
+            .copy_(stored.slice(piece.axis, begin - first, end - first));
+      }
+      missing -= end - begin;
+    }
+    if (missing != 0) {
+      throw base::UserError("{}: {} rows of {} are missing", path_of(step).string(), missing,
+                            piece.name);
     }
   }
 }
 
 Position CheckpointFolder::load(int64_t step, const Identity& expected,
-                                const nn::NamedTensors& targets) const {
+                                const std::vector<Piece>& pieces) const {
   const nlohmann::json facts = manifest(step);
   if (facts["config_hash"].get<std::string>() != expected.config_hash) {
     throw base::UserError(
         "{}: is a checkpoint of another configuration (run {}), expected one of run {}",
         path_of(step).string(), facts["run_id"].get<std::string>(), expected.run_id);
   }
-  check_files(step, facts);
-  nn::load_tensors(base::SafetensorsFile(path_of(step) / kTensors), targets);
+  check_file(path_of(step) / kRows, facts["files"][kRows]);
+  fill(step, facts, pieces);
   return {facts["step"].get<int64_t>(), facts["segment"].get<int64_t>()};
 }
 
 void CheckpointFolder::load_weights(int64_t step, const nn::NamedTensors& parameters) const {
-  check_files(step, manifest(step));
-  nn::load_tensors(base::SafetensorsFile(path_of(step) / kTensors),
-                   with_prefix("param.", parameters), "", false);
+  fill(step, manifest(step), whole_pieces("param.", parameters));
+}
+
+nn::NamedTensors CheckpointFolder::tensors(int64_t step) const {
+  const nlohmann::json facts = manifest(step);
+  nn::NamedTensors whole;
+  std::set<std::string> seen;
+  for (const nlohmann::json& entry : facts["tensors"]) {
+    const std::string name = entry["name"];
+    if (seen.insert(name).second)
+      whole.push_back({name, at::empty(entry["shape"].get<std::vector<int64_t>>(), at::kFloat)});
+  }
+  fill(step, facts, whole_pieces("", whole));
+  return whole;
+}
+
+void export_weights(const CheckpointFolder& checkpoints, int64_t step,
+                    const std::filesystem::path& path) {
+  constexpr std::string_view kPrefix = "param.";
+  nn::NamedTensors weights;
+  for (const nn::NamedTensor& named : checkpoints.tensors(step)) {
+    if (named.name.starts_with(kPrefix))
+      weights.push_back({named.name.substr(kPrefix.size()), named.tensor});
+  }
+  nn::save_tensors(path, weights,
+                   {{"run_id", checkpoints.manifest(step)["run_id"].get<std::string>()},
+                    {"step", std::to_string(step)}});
 }
 
 records::RunTables CheckpointFolder::rows(int64_t step) const {

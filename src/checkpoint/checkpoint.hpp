@@ -1,15 +1,17 @@
-// Saved states of a run: complete or absent, readable at any number of ranks.
+// Saved states of a run: complete or absent, readable at any number of ranks and in any mode.
 //
 //   CheckpointFolder checkpoints(run_folder / "checkpoints", /*keep=*/2);
-//   checkpoints.save(state, world);                       // collective
-//   if (auto step = checkpoints.latest()) checkpoints.load(*step, expected, targets);
+//   if (auto step = checkpoints.latest()) checkpoints.load(*step, expected, pieces);
 //
-// Layout   step-000001000/manifest.json, rank-00000.safetensors (weights as "param.<name>", moments
-//          as "exp_avg.<name>" and "exp_avg_sq.<name>"), run.h5 (the rows so far).
+// Writing is in checkpoint/saver.hpp.
+//
+// Layout   step-000001000/manifest.json, rank-00000.safetensors ... (weights as "param.<name>", moments
+//          as "exp_avg.<name>" and "exp_avg_sq.<name>"; each file holds ranges of rows, which the
+//          manifest lists), run.h5 (the rows so far).
 // Order    Written beside its place, fsynced, renamed; then older ones are pruned. A folder without
 //          a manifest is an unfinished write and is ignored.
 // Errors   UserError naming the folder: another run's checkpoint, a file that is missing, truncated
-//          or of another checksum, a tensor of another shape.
+//          or of another checksum, a tensor of another shape or with rows missing.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +21,12 @@
 #include <string>
 #include <vector>
 
-#include "comm/communicator.hpp"
 #include "nn/tensor.hpp"
 #include "records/run_file.hpp"
 
 namespace varscale::checkpoint {
+
+using at::Tensor;
 
 // What a checkpoint says of itself besides tensors.
 struct Identity {
@@ -31,12 +34,13 @@ struct Identity {
   std::string config_hash;  // of everything that changes the numbers
 };
 
-struct State {
-  Identity identity;
-  int64_t step = 0;     // updates taken
-  int64_t segment = 0;  // of the process that saved it
-  nn::NamedTensors tensors;
-  records::RunTables rows;
+// Rows [begin, end) of axis `axis` of a tensor of this shape; the axes before have length 1, so the
+// rows are one range in memory.
+struct Piece {
+  std::string name;
+  std::vector<int64_t> shape;  // of the whole tensor
+  int64_t axis = 0, begin = 0, end = 0;
+  Tensor tensor;  // contiguous, the shape with `axis` cut to end - begin
 };
 
 struct Position {
@@ -48,31 +52,43 @@ class CheckpointFolder {
   CheckpointFolder(std::filesystem::path folder, int64_t keep)
       : folder_(std::move(folder)), keep_(keep) {}
 
-  // Collective. The first rank writes; a failure there is raised on every rank.
-  void save(const State& state, comm::Communicator& world) const;
-
   // Steps of the complete checkpoints, ascending.
   std::vector<int64_t> steps() const;
   std::optional<int64_t> latest() const;
 
-  // Fills `targets` by name and returns where the run stood. `expected` must be the checkpoint's
-  // own.
-  Position load(int64_t step, const Identity& expected, const nn::NamedTensors& targets) const;
-  // Only the weights ("param." + name), whatever the run: for sampling and export.
+  // Fills the pieces, whoever wrote them, and returns where the run stood. `expected` must be the
+  // checkpoint's own.
+  Position load(int64_t step, const Identity& expected, const std::vector<Piece>& pieces) const;
+  // Only the weights ("param." + name), whatever the run: for sampling.
   void load_weights(int64_t step, const nn::NamedTensors& parameters) const;
+  // Every tensor, put together, in float32 on the CPU.
+  nn::NamedTensors tensors(int64_t step) const;
   records::RunTables rows(int64_t step) const;
   nlohmann::json manifest(int64_t step) const;
   std::filesystem::path path_of(int64_t step) const;
 
- private:
-  void write(const State& state) const;
-  void check_files(int64_t step, const nlohmann::json& manifest) const;
+  // Removes all but the newest `keep` checkpoints, and what kills have left.
   void prune() const;
+
+ private:
+  void fill(int64_t step, const nlohmann::json& manifest, const std::vector<Piece>& pieces) const;
   std::filesystem::path folder_;
   int64_t keep_;
 };
 
-// The same tensors under prefixed names.
-nn::NamedTensors with_prefix(const std::string& prefix, const nn::NamedTensors& tensors);
+// The whole of each tensor, under a prefixed name.
+std::vector<Piece> whole_pieces(const std::string& prefix, const nn::NamedTensors& tensors);
+
+// The weights of a checkpoint as one safetensors file, under the parameters' own names.
+void export_weights(const CheckpointFolder& checkpoints, int64_t step,
+                    const std::filesystem::path& path);
+
+// Names inside a checkpoint's folder.
+inline constexpr int64_t kSchema = 2;
+inline constexpr const char* kManifest = "manifest.json";
+inline constexpr const char* kRows = "run.h5";
+std::string rank_file(int rank);
+// Bytes and SHA-256, as the manifest has them.
+nlohmann::json file_facts(const std::filesystem::path& file);
 
 }  // namespace varscale::checkpoint

@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "comm/call.hpp"
+
 namespace varscale::comm {
 
 namespace {
@@ -12,16 +14,22 @@ class Self final : public Communicator {
  public:
   int rank() const noexcept override { return 0; }
   int size() const noexcept override { return 1; }
-  Work all_reduce(Tensor inout_P, Reduce, std::string_view tag) override {
-    check_all_reduce(inout_P, tag);
-    return Work(nullptr);
+  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
+                                             std::string_view tag) override {
+    VARSCALE_CHECK(ranks == std::vector<int>{0}, "{}: a group of one has rank 0 alone", tag);
+    return make_self();
   }
-  Work broadcast(Tensor inout_P, int root, std::string_view tag) override {
-    check_broadcast(inout_P, root, tag);
-    return Work(nullptr);
-  }
-  void barrier(std::string_view) override {}
+  void set_deadline(double) override {}
   void abort(std::string_view, int) noexcept override {}
+
+ protected:
+  Work start(Call call) override {
+    for (size_t i = 0; i < call.in.size(); ++i) {
+      if (call.out[i].data_ptr() != call.in[i].data_ptr())
+        call.out[i].view({-1}).copy_(call.in[i].view({-1}));
+    }
+    return Work(nullptr);
+  }
 };
 
 struct AgreedUserError final : base::UserError, Agreed {
@@ -34,16 +42,119 @@ struct AgreedError final : std::runtime_error, Agreed {
 
 }  // namespace
 
-void Communicator::check_all_reduce(const Tensor& inout_P, std::string_view tag) const {
-  const at::ScalarType type = inout_P.scalar_type();
-  VARSCALE_CHECK(type == at::kFloat || type == at::kDouble || type == at::kLong,
-                 "{}: all_reduce takes float32, float64 or int64, not {}", tag, at::toString(type));
-  VARSCALE_CHECK(inout_P.is_contiguous(), "{}: all_reduce takes a contiguous tensor", tag);
+void Work::wait() {
+  if (!state_) return;
+  const std::unique_ptr<State> state = std::move(state_);
+  state->wait();
 }
 
-void Communicator::check_broadcast(const Tensor& inout_P, int root, std::string_view tag) const {
+Work::~Work() {
+  if (!state_) return;
+  if (std::uncaught_exceptions() > exceptions_) {
+    state_->leave();
+    return;
+  }
+  try {
+    state_->wait();
+  } catch (...) {  // the group is dead: its next call says so
+  }
+}
+
+Work& Work::operator=(Work&& other) noexcept {
+  Work old(std::move(*this));
+  state_ = std::move(other.state_);
+  exceptions_ = other.exceptions_;
+  return *this;
+}
+
+namespace {
+
+void check_contiguous(const Tensor& tensor, const char* call, std::string_view tag) {
+  VARSCALE_CHECK(tensor.is_contiguous(), "{}: {} takes contiguous tensors", tag, call);
+}
+
+void check_reducible(const Tensor& tensor, const char* call, std::string_view tag) {
+  const at::ScalarType type = tensor.scalar_type();
+  VARSCALE_CHECK(type == at::kFloat || type == at::kDouble || type == at::kLong,
+                 "{}: {} takes float32, float64 or int64, not {}", tag, call, at::toString(type));
+  check_contiguous(tensor, call, tag);
+}
+
+// all_gather and reduce_scatter: `large` holds a row of the size of `small` for every rank.
+void check_rows(const Tensor& large, const Tensor& small, int size, const char* call,
+                std::string_view tag) {
+  VARSCALE_CHECK(large.scalar_type() == small.scalar_type() && large.device() == small.device(),
+                 "{}: {} from {} to {}", tag, call, at::toString(small.scalar_type()),
+                 at::toString(large.scalar_type()));
+  VARSCALE_CHECK(large.numel() == small.numel() * size,
+                 "{}: {} of {} elements a rank and {} ranks has {} in all", tag, call,
+                 small.numel(), size, large.numel());
+}
+
+}  // namespace
+
+Work Communicator::all_reduce(Tensor inout_P, Reduce op, std::string_view tag,
+                              const c10::Event* after) {
+  check_reducible(inout_P, "all_reduce", tag);
+  return start({.kind = Call::Kind::kAllReduce,
+                .op = op,
+                .out = {std::move(inout_P)},
+                .after = after,
+                .tag = std::string(tag)});
+}
+
+Work Communicator::reduce_scatter(Tensor out_P, Tensor in_RP, Reduce op, std::string_view tag,
+                                  const c10::Event* after) {
+  return reduce_scatter(std::vector<Scatter>{{std::move(out_P), std::move(in_RP)}}, op, tag, after);
+}
+
+Work Communicator::reduce_scatter(std::vector<Scatter> parts, Reduce op, std::string_view tag,
+                                  const c10::Event* after) {
+  Call call{
+      .kind = Call::Kind::kReduceScatter, .op = op, .after = after, .tag = std::string(tag)};
+  VARSCALE_CHECK(!parts.empty(), "{}: reduce_scatter of nothing", tag);
+  for (Scatter& part : parts) {
+    check_reducible(part.in_RP, "reduce_scatter", tag);
+    check_contiguous(part.out_P, "reduce_scatter", tag);
+    check_rows(part.in_RP, part.out_P, size(), "reduce_scatter", tag);
+    call.out.push_back(std::move(part.out_P));
+    call.in.push_back(std::move(part.in_RP));
+  }
+  return start(std::move(call));
+}
+
+Work Communicator::all_gather(Tensor out_RP, Tensor in_P, std::string_view tag,
+                              const c10::Event* after) {
+  return all_gather(std::vector<Gather>{{std::move(out_RP), std::move(in_P)}}, tag, after);
+}
+
+Work Communicator::all_gather(std::vector<Gather> parts, std::string_view tag,
+                              const c10::Event* after) {
+  Call call{.kind = Call::Kind::kAllGather, .after = after, .tag = std::string(tag)};
+  VARSCALE_CHECK(!parts.empty(), "{}: all_gather of nothing", tag);
+  for (Gather& part : parts) {
+    check_contiguous(part.out_RP, "all_gather", tag);
+    check_contiguous(part.in_P, "all_gather", tag);
+    check_rows(part.out_RP, part.in_P, size(), "all_gather", tag);
+    call.out.push_back(std::move(part.out_RP));
+    call.in.push_back(std::move(part.in_P));
+  }
+  return start(std::move(call));
+}
+
+Work Communicator::broadcast(Tensor inout_P, int root, std::string_view tag,
+                             const c10::Event* after) {
   VARSCALE_CHECK(root >= 0 && root < size(), "{}: broadcast from rank {} of {}", tag, root, size());
-  VARSCALE_CHECK(inout_P.is_contiguous(), "{}: broadcast takes a contiguous tensor", tag);
+  check_contiguous(inout_P, "broadcast", tag);
+  return start({.kind = Call::Kind::kBroadcast,
+                .root = root,
+                .out = {std::move(inout_P)},
+                .after = after,
+                .tag = std::string(tag)});
+}
+
+void Communicator::barrier(std::string_view tag) {
+  start({.kind = Call::Kind::kBarrier, .tag = std::string(tag)}).wait();
 }
 
 std::unique_ptr<Communicator> make_self() { return std::make_unique<Self>(); }

@@ -2,19 +2,32 @@
 //
 //   auto world = comm::open_world();  // MPI if launched by it, otherwise a group of one
 //   Work w = world->all_reduce(grad_P, Reduce::kSum, "gradients");
+//   run_more_backward();                          // overlaps
 //   w.wait();                                     // from here on grad_P holds the sum
 //
-// Order    All ranks make the same calls in the same order, one thread per rank.
-// Memory   The caller owns the tensors: contiguous, untouched before wait(). Work keeps them alive.
-// Errors   Bad arguments throw InvariantError before anything is sent. CommError: the library
-//          failed; then the group is dead. An error of one rank alone leaves the others in a
-//          collective that it will never join: share it with agree() where all ranks come by, or
-//          end them with abort().
+// Kinds    Self (size 1), Thread (comm/thread_group.hpp), Mpi (CPU tensors; a thread of its own does
+//          the communication), Nccl (CUDA tensors; CPU tensors go to its control group).
+// Order    All ranks make the same calls in the same order, over all groups of a process; one call at
+//          a time per rank, from any thread. Every call has a number and a description: where the
+//          ranks' differ, every rank throws both.
+// Streams  A call follows the work queued on the caller's current stream, or the event `after`.
+//          wait() makes the stream current at wait() follow the call; on the CPU it blocks.
+// Memory   The caller owns the tensors: contiguous, untouched before wait(). Work keeps them alive. No
+//          overlap, except all_gather's input as this rank's own row of the output.
+// Sums     Are taken in rank order, element by element, whatever the tensor's size (Nccl: in an order
+//          of its own, the same in equal layouts).
+// Errors   Bad arguments throw InvariantError before anything is sent. CommError: the ranks' calls
+//          differ, a rank has not joined by the deadline, or the library failed; then the group is
+//          dead and every call and wait() throws that error. An error of one rank alone leaves the
+//          others in a collective that it will never join: share it with agree() where all ranks come
+//          by, or end them with abort().
 // Legend   P flat elements, R ranks.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
 
+#include <exception>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -39,34 +52,70 @@ class Agreed {
 
 enum class Reduce { kSum, kMin, kMax };  // no mean: divide a sum by the global count
 
+// A call under way. Dropped without wait(): it is waited for; dropped by an exception that passes:
+// it is left alone, and its tensors with it.
 class [[nodiscard]] Work {
  public:
   struct State {  // one per back end
     virtual ~State() = default;
     virtual void wait() = 0;
+    virtual void leave() noexcept {}  // nobody will wait
   };
-  explicit Work(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
-  void wait() {  // again: no effect
-    if (state_) state_->wait();
-    state_.reset();
-  }
+  explicit Work(std::unique_ptr<State> state) noexcept
+      : state_(std::move(state)), exceptions_(std::uncaught_exceptions()) {}
+  Work(Work&&) noexcept = default;
+  Work& operator=(Work&& other) noexcept;
+  ~Work();
+  void wait();  // again: no effect
 
  private:
   std::unique_ptr<State> state_;  // empty: already complete
+  int exceptions_ = 0;
 };
+
+// One tensor of a grouped all_gather: in_P of every rank becomes its row of out_RP.
+struct Gather {
+  Tensor out_RP, in_P;
+};
+
+// One tensor of a grouped reduce_scatter: out_P becomes this rank's row of the reduced in_RP.
+struct Scatter {
+  Tensor out_P, in_RP;
+};
+
+struct Call;  // comm/call.hpp
 
 class Communicator {
  public:
   virtual ~Communicator() = default;
   virtual int rank() const noexcept = 0;
   virtual int size() const noexcept = 0;
-  // float32, float64 or int64, contiguous, in place. The order of additions depends on the size of
-  // the group and of the tensor alone, so equal layouts give equal bits.
-  virtual Work all_reduce(Tensor inout_P, Reduce op, std::string_view tag) = 0;
-  virtual Work broadcast(Tensor inout_P, int root, std::string_view tag) = 0;  // any dtype
-  virtual void barrier(std::string_view tag) = 0;
-  // Says why on stderr and ends every rank of the launch with this exit code. Returns where there
-  // are no others.
+
+  // float32, float64 or int64, in place.
+  Work all_reduce(Tensor inout_P, Reduce op, std::string_view tag,
+                  const c10::Event* after = nullptr);
+  // out_P: this rank's row of the reduced in_RP. float32, float64 or int64.
+  Work reduce_scatter(Tensor out_P, Tensor in_RP, Reduce op, std::string_view tag,
+                      const c10::Event* after = nullptr);
+  Work reduce_scatter(std::vector<Scatter> parts, Reduce op, std::string_view tag,
+                      const c10::Event* after = nullptr);
+  // Any dtype; the parts may differ in dtype and size and travel as one call.
+  Work all_gather(Tensor out_RP, Tensor in_P, std::string_view tag,
+                  const c10::Event* after = nullptr);
+  Work all_gather(std::vector<Gather> parts, std::string_view tag,
+                  const c10::Event* after = nullptr);
+  Work broadcast(Tensor inout_P, int root, std::string_view tag,
+                 const c10::Event* after = nullptr);  // any dtype
+  void barrier(std::string_view tag);  // of the hosts: says nothing of streams
+
+  // A group of some ranks of this one, in the order given; called by its members alone. It must not
+  // outlive this one.
+  virtual std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
+                                                     std::string_view tag) = 0;
+  // How long a call may wait for the other ranks, from now on and in groups made from now on.
+  virtual void set_deadline(double seconds) = 0;
+  // Says why on stderr and ends every rank of the launch with this exit code. Kinds without a launch
+  // kill their group instead: every call and wait() of any rank throws CommError. Any thread.
   virtual void abort(std::string_view why, int exit_code) noexcept = 0;
 
   // The root's bytes on every rank.
@@ -76,9 +125,8 @@ class Communicator {
   void agree(const std::string& sentence, bool user, std::string_view tag);
 
  protected:
-  // What every kind asks of its arguments.
-  void check_all_reduce(const Tensor& inout_P, std::string_view tag) const;
-  void check_broadcast(const Tensor& inout_P, int root, std::string_view tag) const;
+  // What a kind does with a call whose arguments have been checked.
+  virtual Work start(Call call) = 0;
 };
 
 // Runs `body`, which communicates nothing, and lets every rank throw if it failed on any: see agree().
@@ -101,8 +149,9 @@ void agree_on(Communicator& world, std::string_view tag, const Body& body) {
 std::unique_ptr<Communicator> make_self();
 
 // The group of this launch. MPI is initialised (once a process) if mpirun or srun started it, and
-// finalised when the returned object dies. UserError: the launcher announced N > 1 ranks but MPI
-// reports 1 (a program built with another MPI than the launcher's).
+// finalised when the returned object dies; if the group died before, the process ends there with exit
+// code 1. UserError: the launcher announced N > 1 ranks but MPI reports 1 (a program built with another
+// MPI than the launcher's).
 std::unique_ptr<Communicator> open_world();
 
 // The same ranks with CUDA tensors going over NCCL and CPU tensors over `control`, which must

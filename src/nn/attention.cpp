@@ -91,6 +91,76 @@ class CpuPrefixAttention : public torch::autograd::Function<CpuPrefixAttention> 
   }
 };
 
+// In bf16 the flash kernel is no faster than in float32, but batched products are four times as fast:
+// scores and probabilities are written out, and kept for backward.
+class Bf16PrefixAttention : public torch::autograd::Function<Bf16PrefixAttention> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const std::vector<PrefixSpan>& spans, double scale) {
+    const int64_t B = q.size(0), H = q.size(1), L = q.size(2), D = q.size(3);
+    auto batched = [&](const Tensor& x) { return x.reshape({B * H, L, D}); };
+    const Tensor q_NLD = batched(q), k_NLD = batched(k), v_NLD = batched(v);
+    Tensor out_BLHD = at::empty({B, L, H, D}, q.options());
+    variable_list saved{q_NLD, k_NLD, v_NLD};
+    std::vector<int64_t> bounds;
+    for (const PrefixSpan& span : spans) {
+      Tensor scores_NQK = at::bmm(q_NLD.slice(1, span.begin, span.end),
+                                  k_NLD.slice(1, 0, span.end).transpose(1, 2));
+      if (scale != 1) scores_NQK.mul_(scale);
+      if (span.mask_QK.defined()) scores_NQK.add_(span.mask_QK.to(q.options()));
+      const Tensor shares_NQK = at::softmax(scores_NQK, -1);
+      const Tensor out_NQD = at::bmm(shares_NQK, v_NLD.slice(1, 0, span.end));
+      out_BLHD.slice(1, span.begin, span.end)
+          .copy_(out_NQD.view({B, H, span.end - span.begin, D}).transpose(1, 2));
+      saved.push_back(shares_NQK);
+      bounds.push_back(span.begin);
+      bounds.push_back(span.end);
+    }
+    ctx->save_for_backward(saved);
+    ctx->saved_data["spans"] = bounds;
+    ctx->saved_data["scale"] = scale;
+    return out_BLHD.view({B, L, H * D});
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &q_NLD = saved[0], &k_NLD = saved[1], &v_NLD = saved[2];
+    const std::vector<int64_t> bounds = ctx->saved_data["spans"].toIntVector();
+    const double scale = ctx->saved_data["scale"].toDouble();
+    const int64_t B = grads[0].size(0), L = q_NLD.size(1), D = q_NLD.size(2), H = q_NLD.size(0) / B;
+    const Tensor grad_NLD =
+        grads[0].view({B, L, H, D}).transpose(1, 2).reshape({B * H, L, D});
+    // Laid out as [B, L, H, D] in memory, like the projection they flow back into.
+    const Tensor dq = at::empty({B, L, H, D}, q_NLD.options()).transpose(1, 2);
+    Tensor dk, dv;
+    for (int64_t i = static_cast<int64_t>(bounds.size() / 2) - 1; i >= 0; --i) {
+      const int64_t begin = bounds[2 * i], end = bounds[2 * i + 1];
+      const Tensor& shares_NQK = saved[3 + i];
+      const Tensor grad_NQD = grad_NLD.slice(1, begin, end);
+      const Tensor dshares_NQK = at::bmm(grad_NQD, v_NLD.slice(1, 0, end).transpose(1, 2));
+      Tensor dscores_NQK =
+          at::_softmax_backward_data(dshares_NQK, shares_NQK, -1, shares_NQK.scalar_type());
+      if (scale != 1) dscores_NQK.mul_(scale);
+      dq.slice(2, begin, end)
+          .copy_(at::bmm(dscores_NQK, k_NLD.slice(1, 0, end)).view({B, H, end - begin, D}));
+      const Tensor dk_span = at::bmm(dscores_NQK.transpose(1, 2), q_NLD.slice(1, begin, end));
+      const Tensor dv_span = at::bmm(shares_NQK.transpose(1, 2), grad_NQD);
+      if (!dk.defined()) {  // the last span sees every key; the sum over spans is taken in float32
+        dk = dk_span.to(at::kFloat);
+        dv = dv_span.to(at::kFloat);
+      } else {
+        dk.slice(1, 0, end).add_(dk_span);
+        dv.slice(1, 0, end).add_(dv_span);
+      }
+    }
+    auto back = [&](const Tensor& grad_of_NLD) {
+      Tensor result = at::empty({B, L, H, D}, q_NLD.options()).transpose(1, 2);
+      return result.copy_(grad_of_NLD.view({B, H, L, D}));
+    };
+    return {dq, back(dk), back(dv), Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
 
 PrefixPlan::PrefixPlan(const scaling::ScaleList& scales, int64_t merge_below)
@@ -117,7 +187,9 @@ Tensor prefix_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor
                  "attention over {} tokens with spans for {}", q_BHLD.size(2),
                  spans.empty() ? 0 : spans.back().end);
   const auto dtype = q_BHLD.scalar_type();
-  if (q_BHLD.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16)) {
+  if (q_BHLD.is_cpu() && dtype == at::kBFloat16)
+    return Bf16PrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
+  if (q_BHLD.is_cpu() && dtype == at::kFloat) {
     return CpuPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
   }
   std::vector<Tensor> parts;

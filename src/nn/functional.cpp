@@ -1,7 +1,14 @@
 #include "nn/functional.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.hpp"
+#include "nn/rows.hpp"
 
 namespace varscale::nn {
 
@@ -16,24 +23,56 @@ Tensor at_least_float(const Tensor& x) {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Keeps the softmax instead of log-probabilities and their gradient: one [N, V] tensor less each way.
+bool has_row_kernels(const Tensor& x) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+// Loss and correct answers of each row in one pass; backward keeps the log-sum-exp alone.
 class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& logits_NV, const Tensor& targets_N) {
-    const Tensor logits = at_least_float(logits_NV);
-    const Tensor lse_N1 = at::logsumexp(logits, {1}, /*keepdim=*/true);
-    const Tensor picked_N1 = logits.gather(1, targets_N.unsqueeze(1));
-    ctx->save_for_backward({logits_NV, lse_N1, targets_N});
-    return (lse_N1 - picked_N1).squeeze(1);
+  static variable_list forward(AutogradContext* ctx, const Tensor& logits_NV,
+                               const Tensor& targets_N) {
+    SoftmaxRows rows;
+    if (has_row_kernels(logits_NV)) {
+      rows = softmax_rows(logits_NV.contiguous(), targets_N);
+    } else {
+      const Tensor logits = at_least_float(logits_NV);
+      rows.lse_N = at::logsumexp(logits, {1});
+      rows.picked_N = logits.gather(1, targets_N.unsqueeze(1)).squeeze(1);
+      rows.correct_N = logits.argmax(1).eq(targets_N).to(at::kFloat);
+    }
+    ctx->save_for_backward({logits_NV, rows.lse_N, targets_N});
+    ctx->mark_non_differentiable({rows.correct_N});
+    return {rows.lse_N - rows.picked_N, rows.correct_N};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor &logits_NV = saved[0], &lse_N1 = saved[1], &targets_N = saved[2];
+    const Tensor &logits_NV = saved[0], &lse_N = saved[1], &targets_N = saved[2];
+    if (has_row_kernels(logits_NV))
+      return {softmax_rows_backward(logits_NV.contiguous(), lse_N, targets_N, grads[0]), Tensor()};
     const Tensor grad_N1 = grads[0].unsqueeze(1);
-    Tensor grad_NV = (at_least_float(logits_NV) - lse_N1).exp_().mul_(grad_N1);
+    Tensor grad_NV = (at_least_float(logits_NV) - lse_N.unsqueeze(1)).exp_().mul_(grad_N1);
     grad_NV.scatter_add_(1, targets_N.unsqueeze(1), grad_N1.neg());
     return {grad_NV.to(logits_NV.scalar_type()), Tensor()};
+  }
+};
+
+class ScaledUnitNorm : public torch::autograd::Function<ScaledUnitNorm> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x_BHLD, const Tensor& scale_1H11,
+                        at::ScalarType out) {
+    const Tensor scale_H = scale_1H11.flatten().contiguous();
+    UnitRows rows = unit_rows(x_BHLD, scale_H, out);
+    ctx->save_for_backward({x_BHLD, rows.norm_BHL, scale_H});
+    return rows.y_BHLD;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const UnitRowsGrad grad = unit_rows_backward(grads[0], saved[0], saved[1], saved[2]);
+    return {grad.dx_BHLD, grad.dscale_H.defined() ? grad.dscale_H.view({1, -1, 1, 1}) : Tensor(),
+            Tensor()};
   }
 };
 
@@ -50,18 +89,53 @@ Tensor unit_norm(const Tensor& x) {
   return x32 / at::linalg_vector_norm(x32, 2, {-1}, /*keepdim=*/true).clamp_min(1e-12);
 }
 
+Tensor scaled_unit_norm(const Tensor& x_BHLD, const Tensor& scale_1H11, at::ScalarType out) {
+  if (has_row_kernels(x_BHLD) && (out == at::kFloat || out == at::kBFloat16) &&
+      x_BHLD.stride(-1) == 1) {
+    // Functions take no undefined tensors: an empty one stands for no scale.
+    const Tensor scale = scale_1H11.defined() ? scale_1H11 : at::empty({0}, at::kFloat);
+    return ScaledUnitNorm::apply(x_BHLD, scale, out);
+  }
+  const Tensor unit = unit_norm(x_BHLD);
+  return (scale_1H11.defined() ? unit * scale_1H11 : unit).to(out);
+}
+
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::ScalarType compute) {
   return at::linear(x.to(compute), weight.to(compute), bias.defined() ? bias.to(compute) : bias);
 }
 
+double sum_of_squares(const Tensor& x) {
+  if (!x.is_cpu())
+    return at::linalg_vector_norm(x, 2, std::nullopt, false, at::kDouble).square().item<double>();
+  VARSCALE_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat,
+                 "sum_of_squares takes contiguous float32");
+  constexpr int64_t kChunk = 1 << 14;
+  const float* values = x.const_data_ptr<float>();
+  const int64_t count = x.numel(), chunks = (count + kChunk - 1) / kChunk;
+  std::vector<double> partial(chunks);
+  at::parallel_for(0, chunks, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      const int64_t stop = std::min(count, (c + 1) * kChunk);
+      std::array<double, 8> lanes{};  // fixed order of additions, and room for the vectoriser
+      int64_t i = c * kChunk;
+      for (; i + 8 <= stop; i += 8) {
+        for (int lane = 0; lane < 8; ++lane) {
+          const double value = values[i + lane];
+          lanes[lane] += value * value;
+        }
+      }
+      for (; i < stop; ++i) lanes[0] += static_cast<double>(values[i]) * values[i];
+      for (const double lane : lanes) partial[c] += lane;
+    }
+  });
+  double sum = 0;
+  for (const double part : partial) sum += part;
+  return sum;
+}
+
 TokenScores score_tokens(const Tensor& logits_NV, const Tensor& targets_N) {
-  TokenScores scores;
-  scores.loss_N = CrossEntropy::apply(logits_NV, targets_N);
-  {
-    at::NoGradGuard no_grad;
-    scores.correct_N = logits_NV.detach().argmax(1).eq(targets_N).to(at::kFloat);
-  }
-  return scores;
+  const variable_list scores = CrossEntropy::apply(logits_NV, targets_N);
+  return {scores[0], scores[1]};
 }
 
 }  // namespace varscale::nn

@@ -18,9 +18,17 @@ Tensor modulated_norm(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor
 // float32.
 Tensor unit_norm(const Tensor& x);
 
+// unit_norm(x) times a factor per head, as `out`. x_BHLD [B, H, L, D]; scale_1H11 float32 [1, H, 1, 1],
+// or undefined for 1. Differentiable once in both.
+Tensor scaled_unit_norm(const Tensor& x_BHLD, const Tensor& scale_1H11, at::ScalarType out);
+
 // Linear layer whose weights are used in dtype `compute` (gradients reach the float32 weights).
 // bias may be undefined.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::ScalarType compute);
+
+// Sum of squares in double of a contiguous float32 tensor. On the CPU in chunks of a fixed order: the
+// number of threads changes no bit.
+double sum_of_squares(const Tensor& x);
 
 // What a softmax classifier says of its targets. One pass over the logits.
 struct TokenScores {

@@ -1,7 +1,6 @@
 #include "optim/adamw.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <array>
@@ -9,6 +8,7 @@
 #include <optional>
 
 #include "base/error.hpp"
+#include "nn/functional.hpp"
 
 namespace varscale::optim {
 
@@ -23,37 +23,8 @@ bool is_decayed(const nn::NamedTensor& parameter) {
 }
 
 double gradient_norm(const std::vector<Tensor>& gradients) {
-  constexpr int64_t kChunk = 1 << 14;
   double sum = 0;
-  for (const Tensor& gradient : gradients) {
-    if (!gradient.is_cpu()) {
-      sum += at::linalg_vector_norm(gradient, 2, std::nullopt, false, at::kDouble)
-                 .square()
-                 .item<double>();
-      continue;
-    }
-    VARSCALE_CHECK(gradient.is_contiguous() && gradient.scalar_type() == at::kFloat,
-                   "gradients are contiguous float32");
-    const float* values = gradient.const_data_ptr<float>();
-    const int64_t count = gradient.numel(), chunks = (count + kChunk - 1) / kChunk;
-    std::vector<double> partial(chunks);
-    at::parallel_for(0, chunks, 4, [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) {
-        const int64_t stop = std::min(count, (c + 1) * kChunk);
-        std::array<double, 8> lanes{};  // fixed order of additions, and room for the vectoriser
-        int64_t i = c * kChunk;
-        for (; i + 8 <= stop; i += 8) {
-          for (int lane = 0; lane < 8; ++lane) {
-            const double value = values[i + lane];
-            lanes[lane] += value * value;
-          }
-        }
-        for (; i < stop; ++i) lanes[0] += static_cast<double>(values[i]) * values[i];
-        for (const double lane : lanes) partial[c] += lane;
-      }
-    });
-    for (const double part : partial) sum += part;
-  }
+  for (const Tensor& gradient : gradients) sum += nn::sum_of_squares(gradient);
   return std::sqrt(sum);
 }
 
@@ -89,6 +60,7 @@ void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_
   for (const Group& group : groups_) {
     std::vector<Tensor> weights, grads, first, second, counts;
     for (const size_t i : group.indices) {
+      if (parameters_[i].tensor.numel() == 0) continue;  // a shard without rows
       weights.push_back(parameters_[i].tensor);
       grads.push_back(gradients[i]);
       first.push_back(first_moments_[i]);

@@ -103,7 +103,7 @@ Handle create_table(const Handle& file, const Path& path) {
   Handle table(H5Dcreate2(file.get(), TableOf<Row>::kName, type.get(), space.get(), H5P_DEFAULT,
                           layout.get(), H5P_DEFAULT),
                H5Dclose);
-  hdf5::require(static_cast<bool>(table), path, std::string("create table ") + TableOf<Row>::kName);
+  hdf5::require(static_cast<bool>(table), path, fmt::format("create table {}", TableOf<Row>::kName));
   return table;
 }
 
@@ -113,7 +113,7 @@ void append_rows(const Handle& table, const Path& path, const std::vector<Row>& 
                  size_t begin) {
   if (begin == rows.size()) return;
   const hsize_t first = begin, count = rows.size() - begin, length = rows.size();
-  const std::string doing = std::string("append to table ") + TableOf<Row>::kName;
+  const std::string doing = fmt::format("append to table {}", TableOf<Row>::kName);
   errno = 0;
   hdf5::require(H5Dset_extent(table.get(), &length) >= 0, path, doing);
   const Handle file_space(H5Dget_space(table.get()), H5Sclose);

@@ -41,8 +41,9 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
     const int64_t shared = shape.shared_adaln ? 6 * w * w + 6 * w : 0;
     const int64_t block = (count.blocks() - shared) / shape.depth;
     const int64_t root = n - block * shape.depth;
-    bytes.compute_copies = c * (root + std::min<int64_t>(2, shape.depth) * block);
-    bytes.reduce_buffer = 4 * std::max(root, block);
+    const int64_t pooled = root + std::min<int64_t>(2, shape.depth) * block;
+    bytes.compute_copies = c * pooled;
+    bytes.reduce_buffer = 4 * (pooled + ceil_divide(pooled, options.shards));
   }
 
   const int64_t w = shape.width, d = shape.depth;

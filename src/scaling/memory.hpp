@@ -34,7 +34,7 @@ struct MemoryEstimate {
   int64_t moments = 0;    // 8 N / S, fp32
   // Replicated: 2 N in bf16, none in fp32. Sharded: c x (root + 2 blocks), gathered.
   int64_t compute_copies = 0;
-  // Sharded: 4 x the largest unit, its whole gradient before scattering.
+  // Sharded: 4 (1 + 1 / S) x (root + 2 blocks), whole gradients before scattering and what arrives.
   int64_t reduce_buffer = 0;
   // Kept for backward: per token and block 14 w + 2 h numbers (12 w + 2 h without unit-norm q and
   // k); with recompute w, and once a block's worth. AdaLN: 6 w per image and block. Outside the

@@ -108,6 +108,22 @@ struct TrainConfig {
   }
 };
 
+// How the ranks hold the model: changes speed and memory, and the last bits of sums.
+struct ParallelConfig {
+  std::string mode = "replicated";
+  int64_t shards = 0;         // hybrid: ranks of one group
+  bool recompute = false;
+  bool overlap = true;
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    v.field("mode", mode, "replicated: the whole model on each rank; zero2, zero3: a share of it; hybrid: zero3 in groups, copies across", OneOf{"replicated", "zero2", "zero3", "hybrid"}, Identity::kNo);
+    v.field("shards", shards, "hybrid: ranks that share one model", Range<int64_t>::at_least(0), Identity::kNo);
+    v.field("recompute", recompute, "blocks keep their input alone and run again in backward", Identity::kNo);
+    v.field("overlap", overlap, "reduce gradients while backward runs, and gather weights ahead", Identity::kNo);
+  }
+};
+
 struct EvalConfig {
   int64_t points = 40;        // log-spaced steps
   double max_cost = 0.02;     // share of the run's compute
@@ -130,6 +146,7 @@ struct RunConfig {
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   TrainConfig train;
+  ParallelConfig parallel;
   EvalConfig eval;
 
   template <class Visitor>
@@ -140,6 +157,7 @@ struct RunConfig {
     v.section("optimizer", optimizer, "AdamW");
     v.section("schedule", schedule, "learning rate over the steps");
     v.section("train", train, "budget, batch, seeds, precision");
+    v.section("parallel", parallel, "how the ranks hold the model");
     v.section("eval", eval, "validation while training");
   }
 };

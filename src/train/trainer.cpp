@@ -3,20 +3,23 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <optional>
 
 #include "base/error.hpp"
 #include "base/progress.hpp"
 #include "base/random.hpp"
-#include "checkpoint/checkpoint.hpp"
+#include "checkpoint/saver.hpp"
 #include "data/batch.hpp"
 #include "models/var/model.hpp"
 #include "nn/functional.hpp"
 #include "optim/adamw.hpp"
 #include "optim/schedule.hpp"
-#include "parallel/replicated.hpp"
+#include "parallel/parallel.hpp"
 #include "records/run_file.hpp"
 #include "scaling/count.hpp"
 #include "tokenizer/quantizer.hpp"
@@ -50,6 +53,37 @@ optim::Schedule make_schedule(const sweep::RunConfig& run) {
        .end = run.schedule.end});
 }
 
+at::ScalarType compute_dtype(const sweep::RunConfig& run) {
+  return run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
+parallel::Options parallel_options(const sweep::RunConfig& run) {
+  const std::map<std::string, parallel::Mode> modes{{"replicated", parallel::Mode::kReplicated},
+                                                    {"zero2", parallel::Mode::kZero2},
+                                                    {"zero3", parallel::Mode::kZero3},
+                                                    {"hybrid", parallel::Mode::kHybrid}};
+  return {.mode = modes.at(run.parallel.mode),
+          .shards = static_cast<int>(run.parallel.shards),
+          .recompute = run.parallel.recompute,
+          .overlap = run.parallel.overlap};
+}
+
+std::vector<parallel::Unit> units_of(const models::Var& model) {
+  std::vector<parallel::Unit> units;
+  for (nn::NamedTensors& leaves : model.units()) {
+    units.push_back({units.empty() ? "root" : fmt::format("blocks.{}", units.size() - 1),
+                     std::move(leaves)});
+  }
+  return units;
+}
+
+nn::NamedTensors owned_weights(const parallel::Parallel& parallel) {
+  nn::NamedTensors weights;
+  for (const parallel::Owned& owned : parallel.owned())
+    weights.push_back({owned.name, owned.weight});
+  return weights;
+}
+
 // The threads of this run; the next run of the process finds what was there before.
 class ThreadCount {
  public:
@@ -80,12 +114,14 @@ class Trainer {
         validation_(tokens),
         quantizer_(tokenizer::Quantizer::from_weights(tokens.quantizer(), shape_.tokens.scales)),
         device_(device_of(job.run)),
-        model_(shape_, device_),
-        replicated_(model_.parameters(), world),
-        optimizer_(model_.parameters(), {.beta1 = run_.optimizer.beta1,
+        model_(shape_,
+               {.device = device_, .weights = compute_dtype(job.run), .allocate = false}),
+        parallel_(parallel::make_parallel(units_of(model_), world, parallel_options(job.run))),
+        optimizer_(owned_weights(*parallel_), {.beta1 = run_.optimizer.beta1,
                                          .beta2 = run_.optimizer.beta2,
                                          .eps = run_.optimizer.eps}),
         checkpoints_(job.folder / "checkpoints", run_.train.keep),
+        saver_(job.folder / "checkpoints", run_.train.keep, world),
         identity_{.run_id = sweep::run_id(run_, job.facts),
                   .config_hash = sweep::identity_hash(run_, job.facts)},
         flops_per_image_(scaling::training_flops(shape_, 1.0)),
@@ -110,8 +146,10 @@ class Trainer {
       const bool stop_here = job_.stop_after > 0 && step_ >= job_.stop_after;
       const bool save_due = seconds_since(last_save) > 60 * run_.train.save_every_min;
       const Decision decision = decide(stop.requested() || stop_here, save_due);
-      if (decision.save || decision.stop) {
-        save();
+      if (decision.publish) saver_.publish();
+      if (decision.stop) save();
+      if (decision.save && !decision.stop && !saver_.in_flight()) {
+        saver_.begin(state());
         last_save = Clock::now();
       }
       if (decision.stop) return {Outcome::State::kStopped, step_};
@@ -135,13 +173,25 @@ class Trainer {
 
  private:
   struct Decision {
-    bool stop, save;
+    bool stop, save, publish;
   };
 
-  nn::NamedTensors state_tensors() const {
-    nn::NamedTensors tensors = checkpoint::with_prefix("param.", model_.parameters());
-    for (const nn::NamedTensor& moment : optimizer_.state()) tensors.push_back(moment);
-    return tensors;
+  // Weights and moments of what this rank owns; `to_save`: only what it writes.
+  std::vector<checkpoint::Piece> pieces(bool to_save) const {
+    std::vector<checkpoint::Piece> pieces;
+    const nn::NamedTensors moments = optimizer_.state();
+    const std::vector<parallel::Owned>& owned = parallel_->owned();
+    for (size_t i = 0; i < owned.size(); ++i) {
+      if (to_save && !parallel_->saves(i)) continue;
+      const parallel::Owned& part = owned[i];
+      auto add = [&](const std::string& name, const at::Tensor& tensor) {
+        pieces.push_back({name, part.shape, part.axis, part.begin, part.end, tensor});
+      };
+      add("param." + part.name, part.weight);
+      add(moments[2 * i].name, moments[2 * i].tensor);
+      add(moments[2 * i + 1].name, moments[2 * i + 1].tensor);
+    }
+    return pieces;
   }
 
   // Fresh weights, or the newest checkpoint. The first rank looks; all load the same.
@@ -154,13 +204,15 @@ class Trainer {
     comm::agree_on(world_, "start of the run", [&] {
       records::RunTables tables;
       if (newest < 0) {
-        model_.initialise({.seed = run_.train.seed,
-                           .std = run_.model.init_std,
-                           .adaln_gamma = run_.model.adaln_gamma_init});
+        const models::InitOptions init{.seed = run_.train.seed,
+                                       .std = run_.model.init_std,
+                                       .adaln_gamma = run_.model.adaln_gamma_init};
+        for (const parallel::Owned& part : parallel_->owned())
+          models::fill_initial(part.name, shape_, init, part.first_element(), part.weight);
         tables.facts =
             run_facts(job_, identity_, shape_, eval_plan_, validation_.images(), world_.size());
       } else {
-        const checkpoint::Position position = checkpoints_.load(newest, identity_, state_tensors());
+        const checkpoint::Position position = checkpoints_.load(newest, identity_, pieces(false));
         step_ = position.step;
         segment_ = position.segment + 1;
         optimizer_.set_steps_taken(step_);
@@ -170,28 +222,33 @@ class Trainer {
       if (world_.rank() == 0)
         rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));
     });
+    parallel_->weights_changed();
   }
 
   // Any rank's wish to stop stops all after the same step; the first rank's clock decides about
-  // saving.
+  // saving; a checkpoint is published when no rank still writes.
   Decision decide(bool wish_to_stop, bool save_due) {
-    at::Tensor flags = at::zeros({2}, at::kLong);
+    at::Tensor flags = at::zeros({3}, at::kLong);
     flags[0] = static_cast<int64_t>(wish_to_stop);
     flags[1] = static_cast<int64_t>(save_due && world_.rank() == 0);
+    flags[2] = static_cast<int64_t>(saver_.busy());
     world_.all_reduce(flags, comm::Reduce::kMax, "stop and save flags").wait();
-    return {flags[0].item<int64_t>() != 0, flags[1].item<int64_t>() != 0};
+    return {flags[0].item<int64_t>() != 0, flags[1].item<int64_t>() != 0,
+            saver_.in_flight() && flags[2].item<int64_t>() == 0};
   }
 
-  // Forward and backward of some rows of the batch; returns their sums, [2, S].
-  at::Tensor accumulate(const data::Batch& batch) {
+  // Forward and backward of some rows of the batch; returns their sums, [2, S]. Not counted: the rows
+  // stand in for none, and add nothing.
+  at::Tensor accumulate(const data::Batch& batch, bool counted) {
     const auto count = static_cast<int64_t>(batch.sample_ids.size());
     const at::Tensor labels_B =
         models::drop_labels(batch.labels_B, shape_.classes, run_.model.label_drop, run_.train.seed,
                             step_, batch.sample_ids);
     models::ForwardOptions options{
-        .compute = run_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat,
+        .compute = compute_dtype(run_),
         .drop_path_SB =
-            models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids)};
+            models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids),
+        .run_block = block_runner(*parallel_)};
     if (options.drop_path_SB.defined()) options.drop_path_SB = options.drop_path_SB.to(device_);
     const at::Tensor logits_BLV = model_.forward(
         labels_B.to(device_), quantizer_.teacher_input(batch.tokens_BL).to(device_), options);
@@ -199,26 +256,35 @@ class Trainer {
         nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device_));
     const double global_count =
         static_cast<double>(run_.train.batch) * static_cast<double>(shape_.tokens.scales.tokens());
-    (scores.loss_N.sum() / global_count).backward();
+    (scores.loss_N.sum() * ((counted ? 1.0 : 0.0) / global_count)).backward();
+    if (!counted) return at::zeros({2, shape_.tokens.scales.count()}, at::kDouble);
     return scale_sums(scores.loss_N, scores.correct_N, count, shape_.tokens.scales);
   }
 
   records::StepRow take_step() {
     const Clock::time_point begin = Clock::now();
     double data_wait_s = 0;
-    replicated_.zero_gradients();
+    parallel_->begin_step();
     at::Tensor sums_2S = at::zeros({2, shape_.tokens.scales.count()}, at::kDouble);
-    const int64_t micro = run_.train.micro_batch > 0 ? run_.train.micro_batch : run_.train.batch;
-    for (int64_t row = share_.begin; row < share_.end; row += micro) {
+    // All ranks make equally many passes: they gather weights together.
+    const int64_t largest = (run_.train.batch + world_.size() - 1) / world_.size();
+    const int64_t micro = run_.train.micro_batch > 0 ? run_.train.micro_batch : largest;
+    const int64_t passes = (largest + micro - 1) / micro;
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      const int64_t begin = std::min(share_.end, share_.begin + pass * micro);
+      const int64_t end = std::min(share_.end, begin + micro);
+      const bool counted = begin < end;
       const Clock::time_point load_begin = Clock::now();
-      const data::Batch batch = batches_.load(step_, row, std::min(share_.end, row + micro));
+      const data::Batch batch =
+          counted ? batches_.load(step_, begin, end) : batches_.load(step_, 0, 1);
       data_wait_s += seconds_since(load_begin);
-      sums_2S += accumulate(batch);
+      parallel_->begin_micro(pass + 1 == passes);
+      sums_2S += accumulate(batch, counted);
+      parallel_->finish_backward();
     }
-    replicated_.reduce_gradients();
     world_.all_reduce(sums_2S, comm::Reduce::kSum, "loss sums").wait();
     const Scores scores = scores_from_sums(sums_2S, run_.train.batch, shape_.tokens.scales);
-    const double norm = optim::gradient_norm(replicated_.gradients());
+    const double norm = parallel_->gradient_norm();
     if (!std::isfinite(scores.loss_mean) || !std::isfinite(norm)) {
       // Both are sums over the ranks, so all of them come here.
       world_.agree(fmt::format("{}: step {}: loss {} with gradient norm {}: training has diverged",
@@ -228,8 +294,10 @@ class Trainer {
     const double lr = run_.optimizer.lr * schedule_.lr_factor(step_);
     const double decay = optim::weight_decay_at(
         run_.optimizer.weight_decay, run_.optimizer.weight_decay_end, step_, schedule_.steps());
-    optimizer_.step(replicated_.gradients(), lr, decay,
-                    optim::clip_factor(norm, run_.optimizer.clip));
+    std::vector<at::Tensor> gradients;
+    for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
+    optimizer_.step(gradients, lr, decay, optim::clip_factor(norm, run_.optimizer.clip));
+    parallel_->weights_changed();
     ++step_;
 
     const double images = static_cast<double>(step_) * static_cast<double>(run_.train.batch);
@@ -253,7 +321,7 @@ class Trainer {
     const bool whole = eval_plan_.whole_set.contains(step_);
     const std::vector<int64_t> images = evaluation_images(
         validation_.images(), whole ? validation_.images() : eval_plan_.subset_images);
-    const Scores scores = validate(model_, quantizer_, validation_, images, run_, step_, world_);
+    const Scores scores = validate(model_, *parallel_, quantizer_, validation_, images, run_, step_, world_);
     if (!rows_) return;
     std::vector<records::ScaleRow> scale_rows;
     for (size_t k = 0; k < scores.loss_scale.size(); ++k) {
@@ -276,15 +344,21 @@ class Trainer {
                   scale_rows);
   }
 
-  void save() {
+  checkpoint::State state() {
     if (rows_) rows_->sync();
     checkpoint::State state{.identity = identity_,
                             .step = step_,
                             .segment = segment_,
-                            .tensors = state_tensors(),
+                            .pieces = pieces(true),
                             .rows = {}};
     if (rows_) state.rows = rows_->tables();
-    checkpoints_.save(state, world_);
+    return state;
+  }
+
+  // The state as it is now, and nothing left under way.
+  void save() {
+    if (saver_.in_flight()) saver_.publish();
+    saver_.save(state());
   }
 
   const TrainJob& job_;
@@ -297,9 +371,10 @@ class Trainer {
   tokenizer::Quantizer quantizer_;
   at::Device device_;
   models::Var model_;
-  parallel::Replicated replicated_;
+  std::unique_ptr<parallel::Parallel> parallel_;
   optim::AdamW optimizer_;
   checkpoint::CheckpointFolder checkpoints_;
+  checkpoint::Saver saver_;
   checkpoint::Identity identity_;
   double flops_per_image_;
   EvalPlan eval_plan_;

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "nn/functional.hpp"
-#include "parallel/replicated.hpp"
+#include "parallel/parallel.hpp"
 
 namespace varscale::train {
 
@@ -46,32 +46,50 @@ Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images,
   return scores;
 }
 
-Scores validate(const models::Var& model, const tokenizer::Quantizer& quantizer,
-                const data::ValidationBatches& batches, const std::vector<int64_t>& images,
-                const sweep::RunConfig& run, int64_t step, comm::Communicator& world) {
+models::BlockRunner block_runner(parallel::Parallel& parallel) {
+  return [&parallel](int64_t index, const std::vector<at::Tensor>& inputs,
+                     const models::BlockBody& body) {
+    return parallel.run(static_cast<size_t>(index) + 1, inputs, body);
+  };
+}
+
+Scores validate(const models::Var& model, parallel::Parallel& parallel,
+                const tokenizer::Quantizer& quantizer, const data::ValidationBatches& batches,
+                const std::vector<int64_t>& images, const sweep::RunConfig& run, int64_t step,
+                comm::Communicator& world) {
   at::NoGradGuard no_grad;
   const scaling::ScaleList& scales = model.shape().tokens.scales;
   const models::ForwardOptions options{
-      .compute = run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat, .drop_path_SB = {}};
+      .compute = run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat,
+      .drop_path_SB = {},
+      .run_block = block_runner(parallel)};
+  const at::Device device = model.parameters().front().tensor.device();
   const auto total = static_cast<int64_t>(images.size());
   const parallel::Share share = parallel::share_of(total, world.rank(), world.size());
   at::Tensor sums_2S = at::zeros({2, scales.count()}, at::kDouble);
-  for (int64_t begin = share.begin; begin < share.end; begin += run.eval.batch) {
+  parallel.begin_forward();
+  // All ranks make equally many passes: they gather weights together.
+  const int64_t largest = (total + world.size() - 1) / world.size();
+  for (int64_t at = 0; at < largest; at += run.eval.batch) {
+    const int64_t begin = std::min(share.end, share.begin + at);
     const int64_t end = std::min(share.end, begin + run.eval.batch);
-    const data::Batch batch =
-        batches.load(std::vector<int64_t>(images.begin() + begin, images.begin() + end));
+    const bool counted = begin < end;
+    const data::Batch batch = batches.load(
+        counted ? std::vector<int64_t>(images.begin() + begin, images.begin() + end)
+                : std::vector<int64_t>{images.front()});
     at::Tensor labels_B = batch.labels_B;
     if (run.eval.label_drop == "public") {
       labels_B = models::drop_labels(labels_B, model.shape().classes, kPublicLabelDrop,
                                      run.train.seed, step, batch.sample_ids);
     }
-    const at::Device device = model.parameters().front().tensor.device();
     const at::Tensor logits_BLV = model.forward(
         labels_B.to(device), quantizer.teacher_input(batch.tokens_BL).to(device), options);
+    if (!counted) continue;
     const nn::TokenScores scores =
         nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device));
     sums_2S += scale_sums(scores.loss_N, scores.correct_N, end - begin, scales);
   }
+  parallel.end_forward();
   world.all_reduce(sums_2S, comm::Reduce::kSum, "validation sums").wait();
   return scores_from_sums(sums_2S, total, scales);
 }

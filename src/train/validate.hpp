@@ -8,6 +8,7 @@
 #include "comm/communicator.hpp"
 #include "data/batch.hpp"
 #include "models/var/model.hpp"
+#include "parallel/parallel.hpp"
 #include "sweep/run_config.hpp"
 #include "tokenizer/quantizer.hpp"
 
@@ -18,8 +19,12 @@ struct Scores {
   std::vector<double> loss_scale, err_scale;  // one a scale
 };
 
+// Runs the blocks of a model as the units of its wrapper: block i is unit i + 1.
+models::BlockRunner block_runner(parallel::Parallel& parallel);
+
 // Validates on `images` (their numbers in the validation set), divided among the ranks. Collective.
-Scores validate(const models::Var& model, const tokenizer::Quantizer& quantizer,
+Scores validate(const models::Var& model, parallel::Parallel& parallel,
+                const tokenizer::Quantizer& quantizer,
                 const data::ValidationBatches& batches, const std::vector<int64_t>& images,
                 const sweep::RunConfig& run, int64_t step, comm::Communicator& world);
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/file.hpp"
-#include "checkpoint/checkpoint.hpp"
+#include "checkpoint/saver.hpp"
 #include "comm/communicator.hpp"
 #include "data/image_file.hpp"
 #include "data/png.hpp"
@@ -68,14 +68,15 @@ class VarSample : public testing::Test {
     base::write_file_atomic(run_ / "config.yaml", json.dump(2));
 
     models::Var model(sweep::shape_of(config, facts));
-    const checkpoint::CheckpointFolder checkpoints(run_ / "checkpoints", 2);
+    const auto self = comm::make_self();
+    checkpoint::Saver saver(run_ / "checkpoints", 2, *self);
     for (const int64_t step : {1, 2}) {  // the newest counts
       test::fill_hash_weights(model.parameters(), static_cast<uint64_t>(step));
       checkpoint::State state;
       state.step = step;
-      state.tensors = checkpoint::with_prefix("param.", model.parameters());
+      state.pieces = checkpoint::whole_pieces("param.", model.parameters());
       state.rows.facts["tokens_fingerprint"] = tokens.fingerprint();
-      checkpoints.save(state, *comm::make_self());
+      saver.save(std::move(state));
     }
     return model;
   }

@@ -35,7 +35,7 @@ TEST(VarParameters, HaveThePublicNamesShapesAndOrder) {
         4096, 32, scaling::ScaleList(entry.at("patch_nums").get<std::vector<int64_t>>())};
     const auto shape =
         scaling::VarShape::from_depth(entry.at("depth"), tokens, 1000, entry.at("shared_aln"));
-    const Var model(shape, at::kMeta);  // no memory behind it
+    const Var model(shape, {.device = at::kMeta});  // no memory behind it
     size_t i = 0;
     for (const auto& row : entry.at("state_dict")) {
       if (row[1] != "p") continue;

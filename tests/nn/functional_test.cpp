@@ -118,5 +118,63 @@ TEST(ParallelFor, RunsOnTwoThreads) {
   EXPECT_EQ((std::set<int>{thread_of[0], thread_of[1]}), (std::set<int>{0, 1}));
 }
 
+// Against the chain of elementary operations in float64.
+TEST(ScaledUnitNorm, EqualsItsFormulaWithBothGradients) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    // As the projection lays it out: [B, L, 3, H, D] seen as [B, H, L, D].
+    const Tensor qkv = (3 * test::hash_v("qkv", {2, 5, 3, 3, 21})).to(type).set_requires_grad(true);
+    const Tensor x_BHLD = qkv.permute({2, 0, 3, 1, 4})[1];
+    const Tensor scale = test::hash_v("scale", {1, 3, 1, 1}).abs().add(0.5).to(at::kFloat).set_requires_grad(true);
+    const Tensor weight = test::hash_v("weight", {2, 3, 5, 21});
+    const Tensor y = scaled_unit_norm(x_BHLD, scale, type);
+    EXPECT_EQ(y.scalar_type(), type);
+    const Tensor wide = qkv.detach().to(at::kDouble).set_requires_grad(true);
+    const Tensor wide_scale = scale.detach().to(at::kDouble).set_requires_grad(true);
+    const Tensor wide_x = wide.permute({2, 0, 3, 1, 4})[1];
+    const Tensor want = wide_x / wide_x.norm(2, {-1}, true) * wide_scale;
+    // One rounding of values up to 1.5: 2^-24 or 2^-9 of it, some of them in float32.
+    const double tolerance = type == at::kFloat ? 4e-7 : 4e-3;
+    EXPECT_LE(worst(y, want), tolerance);
+    const auto got_grad = torch::autograd::grad({y}, {qkv, scale}, {weight.to(type)});
+    const auto want_grad = torch::autograd::grad({want}, {wide, wide_scale}, {weight.to(type).to(at::kDouble)});
+    EXPECT_LE(worst(got_grad[0], want_grad[0]), tolerance);
+    EXPECT_LE(worst(got_grad[1], want_grad[1]), 10 * 4e-7);  // a sum of 210 terms, in float32 products
+  }
+}
+
+TEST(ScaledUnitNorm, WithoutAScaleIsTheUnitVector) {
+  const Tensor x = test::hash_v("x", {1, 2, 3, 16}).to(at::kFloat);
+  EXPECT_LE(worst(scaled_unit_norm(x, {}, at::kFloat), unit_norm(x)), 2e-7);
+  EXPECT_TRUE(at::equal(scaled_unit_norm(at::zeros({1, 1, 1, 16}), {}, at::kFloat), at::zeros({1, 1, 1, 16})));
+}
+
+TEST(RowKernels, GiveTheSameBitsWithOneAndTwoThreads) {
+  const Tensor logits = (5 * test::hash_v("logits", {700, 411})).to(at::kFloat).set_requires_grad(true);
+  const Tensor targets = test::hash_int_tensor("targets", {700}, 411);
+  const Tensor x = test::hash_v("x", {4, 3, 170, 64}).to(at::kFloat).set_requires_grad(true);
+  const Tensor scale = test::hash_v("scale", {1, 3, 1, 1}).to(at::kFloat).set_requires_grad(true);
+  auto all = [&](int threads) {
+    at::set_num_threads(threads);
+    const TokenScores scores = score_tokens(logits, targets);
+    const Tensor y = scaled_unit_norm(x, scale, at::kFloat);
+    auto grads = torch::autograd::grad({scores.loss_N.sum(), y.square().sum()}, {logits, x, scale});
+    grads.push_back(scores.loss_N);
+    grads.push_back(scores.correct_N);
+    grads.push_back(y);
+    return grads;
+  };
+  const int before = at::get_num_threads();
+  const auto one = all(1), two = all(2);
+  at::set_num_threads(before);
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], two[i])) << i;
+}
+
+// The first of equal largest logits is the answer, as argmax has it.
+TEST(ScoreTokens, TakesTheFirstOfEqualLogits) {
+  const Tensor logits = at::zeros({2, 40});
+  const Tensor correct = score_tokens(logits, at::tensor({0, 7}, at::kLong)).correct_N;
+  EXPECT_TRUE(at::equal(correct, at::tensor({1.0F, 0.0F})));
+}
+
 }  // namespace
 }  // namespace varscale::nn

@@ -12,9 +12,8 @@ import time
 import h5py
 import numpy as np
 import pandas
-import safetensors.numpy
 
-from support import SOURCE, check, newest_checkpoint, run, run_folders, scratch, status
+from support import SOURCE, check, run, run_folders, scratch, state, status
 
 STEP_COLUMNS = ["step", "segment", "images", "tokens", "flops", "lr", "loss_mean", "loss_tail",
                 "err_mean", "err_tail", "grad_norm", "step_s", "data_wait_s"]
@@ -69,7 +68,7 @@ def check_records(folder, tokens):
     check(abs((final["loss"] * weights).sum() / last["loss_mean"] - 1) < 1e-9,
           f"{folder}: the mean loss is not the mean of the scales' losses")
 
-    tensors = safetensors.numpy.load_file(newest_checkpoint(folder) / "rank-00000.safetensors")
+    tensors = state(folder)
     count = sum(tensor.size for name, tensor in tensors.items() if name.startswith("param."))
     check(count == params, f"{folder}: {count} parameters in the checkpoint, {params} in run.h5")
     return evals["loss_mean"].iloc[0], last["loss_mean"]

@@ -112,8 +112,16 @@ def newest_checkpoint(folder):
 
 
 def state(folder):
-    """Weights (param.*) and optimiser moments of the newest checkpoint."""
-    return safetensors.numpy.load_file(newest_checkpoint(folder) / "rank-00000.safetensors")
+    """Weights (param.*) and optimiser moments of the newest checkpoint, put together from all ranks' files."""
+    checkpoint = newest_checkpoint(folder)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    files = {path.name: safetensors.numpy.load_file(path) for path in checkpoint.glob("rank-*.safetensors")}
+    whole = {}
+    for entry in manifest["tensors"]:
+        tensor = whole.setdefault(entry["name"], np.full(entry["shape"], np.nan, np.float32))
+        begin, end = entry["rows"]
+        tensor[(slice(None),) * entry["axis"] + (slice(begin, end),)] = files[entry["file"]][entry["name"]]
+    return whole
 
 
 def require_same_run(folder, expected, what):

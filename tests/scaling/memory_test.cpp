@@ -36,7 +36,8 @@ TEST(EstimateMemory, ShardsDivideTheStateAndAddGatheredUnits) {
   EXPECT_EQ(bytes.moments, 2 * bytes.weights);
   EXPECT_EQ(bytes.snapshot, 3 * bytes.weights);
   EXPECT_EQ(bytes.compute_copies, 2 * (root + 2 * block));
-  EXPECT_EQ(bytes.reduce_buffer, 4 * block);
+  EXPECT_EQ(bytes.reduce_buffer,
+            4 * (root + 2 * block + (root + 2 * block + 6) / 7));
 }
 
 TEST(EstimateMemory, ASharedAdaLNProjectionBelongsToTheRootUnit) {

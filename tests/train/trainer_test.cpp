@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "base/file.hpp"
-#include "base/safetensors.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "nn/tensor.hpp"
 #include "records/run_file.hpp"
@@ -35,9 +34,8 @@ records::RunTables rows_of(const train::TrainJob& job) { return records::read_ru
 
 std::map<std::string, at::Tensor> tensors_of(const train::TrainJob& job) {
   const checkpoint::CheckpointFolder checkpoints(job.folder / "checkpoints", 2);
-  const base::SafetensorsFile file(checkpoints.path_of(*checkpoints.latest()) / "rank-00000.safetensors");
   std::map<std::string, at::Tensor> tensors;
-  for (const auto& [name, view] : file.tensors()) tensors[name] = nn::load_tensor(file, name);
+  for (const nn::NamedTensor& named : checkpoints.tensors(*checkpoints.latest())) tensors[named.name] = named.tensor;
   return tensors;
 }
 

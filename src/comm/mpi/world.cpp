@@ -1,93 +1,67 @@
-// The Mpi kind: blocking calls on the calling thread, CPU tensors.
-
-// The C interface alone: the C++ one needs a further library.
-#define OMPI_SKIP_MPICXX 1
-#define MPICH_SKIP_MPICXX 1
-
-#include <ATen/ATen.h>
-#include <mpi.h>
+// The Mpi kind: CPU tensors; the engine's thread does the communication.
+#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 
-#include "comm/communicator.hpp"
+#include "comm/mpi/engine.hpp"
 
 namespace varscale::comm {
 
 namespace {
 
-void check(int code, std::string_view call, std::string_view tag) {
-  if (code == MPI_SUCCESS) return;
-  std::array<char, MPI_MAX_ERROR_STRING> text{};
-  int length = 0;
-  MPI_Error_string(code, text.data(), &length);
-  throw CommError(fmt::format("{} ({}): {}", call, tag, std::string_view(text.data(), length)));
-}
+struct TicketState final : Work::State {
+  std::shared_ptr<mpi::Ticket> ticket;
+  void wait() override { ticket->wait(); }
+};
 
-// Of a type that check_all_reduce() lets pass.
-MPI_Datatype datatype(at::ScalarType type) {
-  return type == at::kFloat ? MPI_FLOAT : type == at::kDouble ? MPI_DOUBLE : MPI_INT64_T;
-}
-
-// MPI counts are ints: larger tensors go in slices of a fixed size.
-constexpr int64_t kSlice = int64_t{1} << 28;
-
-class MpiWorld final : public Communicator {
+class MpiGroup final : public Communicator {
  public:
-  MpiWorld() {
-    int provided = 0;
-    check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread",
-          "start");
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
-    MPI_Comm_size(MPI_COMM_WORLD, &size_);
-  }
-  ~MpiWorld() override { MPI_Finalize(); }
-  int rank() const noexcept override { return rank_; }
-  int size() const noexcept override { return size_; }
+  MpiGroup(std::shared_ptr<mpi::Engine> engine, std::shared_ptr<mpi::Group> group)
+      : engine_(std::move(engine)), group_(std::move(group)) {}
+  int rank() const noexcept override { return group_->rank; }
+  int size() const noexcept override { return group_->size(); }
 
-  Work all_reduce(Tensor inout_P, Reduce op, std::string_view tag) override {
-    check_all_reduce(inout_P, tag);
-    VARSCALE_CHECK(inout_P.is_cpu(), "{}: MPI reduces CPU tensors", tag);
-    const MPI_Op mpi_op = op == Reduce::kSum ? MPI_SUM : op == Reduce::kMin ? MPI_MIN : MPI_MAX;
-    auto* bytes = static_cast<std::byte*>(inout_P.data_ptr());
-    for (int64_t begin = 0; begin < inout_P.numel(); begin += kSlice) {
-      const auto count = static_cast<int>(std::min(kSlice, inout_P.numel() - begin));
-      check(MPI_Allreduce(MPI_IN_PLACE, bytes + begin * inout_P.element_size(), count,
-                          datatype(inout_P.scalar_type()), mpi_op, MPI_COMM_WORLD),
-            "MPI_Allreduce", tag);
+  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
+                                             std::string_view tag) override {
+    auto group = std::make_shared<mpi::Group>();
+    for (const int r : ranks) {
+      VARSCALE_CHECK(r >= 0 && r < size(), "{}: a group with rank {} of {}", tag, r, size());
+      group->world_ranks.push_back(group_->world_ranks[r]);
     }
-    return Work(nullptr);
+    const auto place = std::find(ranks.begin(), ranks.end(), rank());
+    VARSCALE_CHECK(place != ranks.end(), "{}: rank {} is no member of the group", tag, rank());
+    group->rank = static_cast<int>(place - ranks.begin());
+    return std::make_unique<MpiGroup>(engine_, std::move(group));
   }
 
-  Work broadcast(Tensor inout_P, int root, std::string_view tag) override {
-    check_broadcast(inout_P, root, tag);
-    VARSCALE_CHECK(inout_P.is_cpu(), "{}: MPI broadcasts CPU tensors", tag);
-    auto* bytes = static_cast<std::byte*>(inout_P.data_ptr());
-    const auto total = static_cast<int64_t>(inout_P.nbytes());
-    for (int64_t begin = 0; begin < total; begin += kSlice) {
-      check(MPI_Bcast(bytes + begin, static_cast<int>(std::min(kSlice, total - begin)), MPI_BYTE,
-                      root, MPI_COMM_WORLD),
-            "MPI_Bcast", tag);
-    }
-    return Work(nullptr);
-  }
-
-  void barrier(std::string_view tag) override {
-    check(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier", tag);
-  }
+  void set_deadline(double seconds) override { engine_->set_deadline(seconds); }
 
   void abort(std::string_view why, int exit_code) noexcept override {
-    if (size_ == 1) return;
-    std::fprintf(stderr, "rank %d: %.*s\n", rank_, static_cast<int>(why.size()), why.data());
+    if (engine_->size() == 1) return;
+    // Ranks that fail together say the same: the lowest one speaks first and ends the others.
+    usleep(static_cast<useconds_t>(std::min(engine_->rank(), 20)) * 50000);
+    std::fprintf(stderr, "rank %d: %.*s\n", engine_->rank(), static_cast<int>(why.size()),
+                 why.data());
     std::fflush(stderr);
-    MPI_Abort(MPI_COMM_WORLD, exit_code);
+    engine_->abort(exit_code);
+  }
+
+ protected:
+  Work start(Call call) override {
+    for (const auto* tensors : {&call.out, &call.in}) {
+      for (const Tensor& tensor : *tensors)
+        VARSCALE_CHECK(tensor.is_cpu(), "{}: MPI carries CPU tensors", call.tag);
+    }
+    auto state = std::make_unique<TicketState>();
+    state->ticket = engine_->submit(group_, std::move(call));
+    return Work(std::move(state));
   }
 
  private:
-  int rank_ = 0, size_ = 1;
+  std::shared_ptr<mpi::Engine> engine_;
+  std::shared_ptr<mpi::Group> group_;
 };
 
 // How many ranks the launcher says it started; 0: no launcher.
@@ -114,15 +88,18 @@ int local_rank() {
 std::unique_ptr<Communicator> open_world() {
   const int announced = announced_ranks();
   if (announced == 0) return make_self();
-  auto world = std::make_unique<MpiWorld>();
-  if (announced > 1 && world->size() == 1) {
+  auto engine = std::make_shared<mpi::Engine>();
+  if (announced > 1 && engine->size() == 1) {
     throw base::UserError(
         "the launcher started {} ranks but MPI reports 1: the program was built with another MPI "
         "than the launcher's; "
         "use the mpirun of the MPI that CMake found",
         announced);
   }
-  return world;
+  auto group = std::make_shared<mpi::Group>();
+  for (int r = 0; r < engine->size(); ++r) group->world_ranks.push_back(r);
+  group->rank = engine->rank();
+  return std::make_unique<MpiGroup>(std::move(engine), std::move(group));
 }
 
 }  // namespace varscale::comm

@@ -1,6 +1,7 @@
 // Initial weights and the random choices of training: all counter-based.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.hpp"
@@ -48,24 +49,35 @@ Rule rule_for(const std::string& name, const scaling::VarShape& shape, const Ini
 
 }  // namespace
 
-void Var::initialise(const InitOptions& options) {
+void fill_initial(const std::string& name, const scaling::VarShape& shape,
+                  const InitOptions& options, int64_t first, const Tensor& out_P) {
+  VARSCALE_CHECK(out_P.is_contiguous() && out_P.scalar_type() == at::kFloat,
+                 "{}: initial values are filled into contiguous float32", name);
   at::NoGradGuard no_grad;
   const double std =
-      options.std < 0 ? std::sqrt(1.0 / (3.0 * static_cast<double>(shape_.width))) : options.std;
-  for (const nn::NamedTensor& parameter : parameters_) {
-    const Rule rule = rule_for(parameter.name, shape_, options, std);
-    if (rule.deviation == 0 && rule.gate_elements == 0) {
-      parameter.tensor.fill_(rule.constant);
-      continue;
-    }
-    Tensor values = at::empty(parameter.tensor.sizes(), at::kFloat);
-    const base::RandomStream stream(options.seed, "init", parameter.name);
-    float* out = values.data_ptr<float>();
-    stream.fill_normal(out, 0, rule.gate_elements, static_cast<float>(rule.gate_deviation));
-    stream.fill_normal(out + rule.gate_elements, rule.gate_elements,
-                       values.numel() - rule.gate_elements, static_cast<float>(rule.deviation));
-    parameter.tensor.copy_(values);
+      options.std < 0 ? std::sqrt(1.0 / (3.0 * static_cast<double>(shape.width))) : options.std;
+  const Rule rule = rule_for(name, shape, options, std);
+  if (rule.deviation == 0 && rule.gate_elements == 0) {
+    out_P.fill_(rule.constant);
+    return;
   }
+  const Tensor values = out_P.is_cpu() ? out_P : at::empty(out_P.sizes(), at::kFloat);
+  const base::RandomStream stream(options.seed, "init", name);
+  float* out = values.data_ptr<float>();
+  const int64_t end = first + out_P.numel();
+  const int64_t gates = std::clamp(rule.gate_elements, first, end);  // the gates lie before
+  auto fill = [&](int64_t begin, int64_t stop, double deviation) {
+    stream.fill_normal(out + (begin - first), static_cast<uint64_t>(begin),
+                       static_cast<uint64_t>(stop - begin), static_cast<float>(deviation));
+  };
+  fill(first, gates, rule.gate_deviation);
+  fill(gates, end, rule.deviation);
+  if (!out_P.is_cpu()) out_P.copy_(values);
+}
+
+void Var::initialise(const InitOptions& options) {
+  for (const nn::NamedTensor& parameter : parameters_)
+    fill_initial(parameter.name, shape_, options, 0, parameter.tensor.detach());
 }
 
 Tensor drop_path_factors(const scaling::VarShape& shape, uint64_t seed, int64_t step,

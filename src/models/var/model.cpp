@@ -7,6 +7,7 @@
 #include "base/error.hpp"
 #include "base/random.hpp"
 #include "nn/functional.hpp"
+#include "nn/storage.hpp"
 
 namespace varscale::models {
 
@@ -16,8 +17,8 @@ constexpr double kNormEps = 1e-6;
 const double kMaxLogScale = std::log(100.0);
 }  // namespace
 
-Var::Var(scaling::VarShape shape, at::Device device)
-    : shape_(std::move(shape)), device_(device), prefix_plan_(shape_.tokens.scales) {
+Var::Var(scaling::VarShape shape, const VarOptions& options)
+    : shape_(std::move(shape)), options_(options), prefix_plan_(shape_.tokens.scales) {
   const int64_t C = shape_.width, H = shape_.heads, E = shape_.tokens.code_width;
   const int64_t V = shape_.tokens.vocabulary, L = shape_.tokens.scales.tokens();
   const int64_t first = shape_.tokens.scales.tokens_at(0);
@@ -38,38 +39,52 @@ Var::Var(scaling::VarShape shape, at::Device device)
     Block block;
     if (shape_.shared_adaln) block.ada_gss = add(prefix + "ada_gss", {1, 1, 6, C});
     if (shape_.attn_l2_norm) block.scale_mul = add(prefix + "attn.scale_mul_1H11", {1, H, 1, 1});
-    block.q_bias = add(prefix + "attn.q_bias", {C});
-    block.v_bias = add(prefix + "attn.v_bias", {C});
-    block.qkv_weight = add(prefix + "attn.mat_qkv.weight", {3 * C, C});
-    block.proj_weight = add(prefix + "attn.proj.weight", {C, C});
-    block.proj_bias = add(prefix + "attn.proj.bias", {C});
-    block.fc1_weight = add(prefix + "ffn.fc1.weight", {shape_.hidden(), C});
-    block.fc1_bias = add(prefix + "ffn.fc1.bias", {shape_.hidden()});
-    block.fc2_weight = add(prefix + "ffn.fc2.weight", {C, shape_.hidden()});
-    block.fc2_bias = add(prefix + "ffn.fc2.bias", {C});
+    block.q_bias = add(prefix + "attn.q_bias", {C}, Use::kProducts);
+    block.v_bias = add(prefix + "attn.v_bias", {C}, Use::kProducts);
+    block.qkv_weight = add(prefix + "attn.mat_qkv.weight", {3 * C, C}, Use::kProducts);
+    block.proj_weight = add(prefix + "attn.proj.weight", {C, C}, Use::kProducts);
+    block.proj_bias = add(prefix + "attn.proj.bias", {C}, Use::kProducts);
+    block.fc1_weight = add(prefix + "ffn.fc1.weight", {shape_.hidden(), C}, Use::kProducts);
+    block.fc1_bias = add(prefix + "ffn.fc1.bias", {shape_.hidden()}, Use::kProducts);
+    block.fc2_weight = add(prefix + "ffn.fc2.weight", {C, shape_.hidden()}, Use::kProducts);
+    block.fc2_bias = add(prefix + "ffn.fc2.bias", {C}, Use::kProducts);
     if (!shape_.shared_adaln) {
-      block.ada_weight = add(prefix + "ada_lin.1.weight", {6 * C, C});
-      block.ada_bias = add(prefix + "ada_lin.1.bias", {6 * C});
+      block.ada_weight = add(prefix + "ada_lin.1.weight", {6 * C, C}, Use::kProducts);
+      block.ada_bias = add(prefix + "ada_lin.1.bias", {6 * C}, Use::kProducts);
     }
     blocks_.push_back(std::move(block));
   }
   head_ada_weight_ = add("head_nm.ada_lin.1.weight", {2 * C, C});
   head_ada_bias_ = add("head_nm.ada_lin.1.bias", {2 * C});
-  head_weight_ = add("head.weight", {V, C});
-  head_bias_ = add("head.bias", {V});
+  head_weight_ = add("head.weight", {V, C}, Use::kProducts);
+  head_bias_ = add("head.bias", {V}, Use::kProducts);
 
   level_of_token_L_ = at::empty({L}, at::kLong);
   for (int64_t k = 0; k < shape_.tokens.scales.count(); ++k) {
     level_of_token_L_.slice(0, shape_.tokens.scales.begin(k), shape_.tokens.scales.end(k)).fill_(k);
   }
-  level_of_token_L_ = level_of_token_L_.to(device_);
+  level_of_token_L_ = level_of_token_L_.to(options_.device);
 }
 
-Tensor Var::add(const std::string& name, std::vector<int64_t> shape) {
+Tensor Var::add(const std::string& name, std::vector<int64_t> shape, Use use) {
+  const at::ScalarType dtype = use == Use::kProducts ? options_.weights : at::kFloat;
   Tensor parameter =
-      at::empty(shape, at::TensorOptions(at::kFloat).device(device_)).set_requires_grad(true);
+      options_.allocate
+          ? at::empty(shape, at::TensorOptions(dtype).device(options_.device))
+                .set_requires_grad(true)
+          : nn::absent_leaf(shape, dtype, options_.device);
   parameters_.push_back({name, parameter});
   return parameter;
+}
+
+std::vector<nn::NamedTensors> Var::units() const {
+  std::vector<nn::NamedTensors> units(1 + static_cast<size_t>(shape_.depth));
+  for (const nn::NamedTensor& parameter : parameters_) {
+    constexpr std::string_view kBlocks = "blocks.";
+    const bool in_block = parameter.name.starts_with(kBlocks);
+    units[in_block ? 1 + std::stoul(parameter.name.substr(kBlocks.size())) : 0].push_back(parameter);
+  }
+  return units;
 }
 
 double Var::attention_scale() const {
@@ -136,8 +151,8 @@ std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC,
                                       .unbind(0);
   Tensor q = qkv[0], k = qkv[1];
   if (shape_.attn_l2_norm) {
-    q = (nn::unit_norm(q) * block.scale_mul.clamp_max(kMaxLogScale).exp()).to(compute);
-    k = nn::unit_norm(k).to(compute);
+    q = nn::scaled_unit_norm(q, block.scale_mul.clamp_max(kMaxLogScale).exp(), compute);
+    k = nn::scaled_unit_norm(k, {}, compute);
   }
   return {q, k, qkv[2]};
 }
@@ -197,7 +212,7 @@ Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& co
 
 KvCache Var::make_cache(int64_t batch, at::ScalarType compute) const {
   KvCache cache;
-  const auto options = at::TensorOptions(compute).device(device_);
+  const auto options = at::TensorOptions(compute).device(options_.device);
   for (int64_t i = 0; i < shape_.depth; ++i) {
     const std::vector<int64_t> shape{batch, shape_.heads, shape_.tokens.scales.tokens(),
                                      shape_.head_width()};
@@ -225,7 +240,14 @@ Tensor Var::forward(const Tensor& labels_B, const Tensor& teacher_BLE,
   const Condition cond = condition(labels_B);
   Tensor x_BLC = embed(cond, teacher_BLE);
   const std::vector<nn::PrefixSpan> prefix_spans = spans(x_BLC.size(1));
-  for (int64_t i = 0; i < shape_.depth; ++i) x_BLC = block(i, x_BLC, cond, prefix_spans, options);
+  for (int64_t i = 0; i < shape_.depth; ++i) {
+    // By value: a body may run again in backward.
+    const BlockBody body = [this, i, prefix_spans, options](const std::vector<Tensor>& inputs) {
+      return block(i, inputs[0], {inputs[1], inputs[2]}, prefix_spans, options);
+    };
+    const std::vector<Tensor> inputs{x_BLC, cond.class_BC, cond.shared_B6C};
+    x_BLC = options.run_block ? options.run_block(i, inputs, body) : body(inputs);
+  }
   return head(x_BLC, cond, options.compute);
 }
 

@@ -16,6 +16,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "nn/attention.hpp"
@@ -36,11 +38,28 @@ struct InitOptions {
   double head = 0.02;         // factor on the head
 };
 
+// Where the parameters live, and in what form.
+struct VarOptions {
+  at::Device device = at::kCPU;
+  // dtype of the parameters that only products use; all others are float32. With bfloat16 the owner of
+  // the master weights keeps them elsewhere.
+  at::ScalarType weights = at::kFloat;
+  bool allocate = true;  // false: leaves without storage (nn::absent_leaf), for a wrapper to fill
+};
+
+// The computation of one block on {x_BLC, class_BC, shared_B6C}; the last is undefined where AdaLN is
+// not shared. It may be called again in backward.
+using BlockBody = std::function<Tensor(const std::vector<Tensor>&)>;
+using BlockRunner =
+    std::function<Tensor(int64_t index, const std::vector<Tensor>& inputs, const BlockBody& body)>;
+
 struct ForwardOptions {
   at::ScalarType compute = at::kFloat;  // dtype of matrix products and attention
   // Drop-path factors [2 depth, B] (0, or 1 / keep rate), row 2 i for attention and 2 i + 1 for the
   // feed-forward part of block i; undefined: nothing is dropped.
   Tensor drop_path_SB = {};
+  // Runs a block's body when its weights are there; empty: at once.
+  BlockRunner run_block = {};
 };
 
 // Keys and values of the maps so far, for sampling: one pair a block, preallocated for all L
@@ -52,15 +71,19 @@ struct KvCache {
 
 class Var {
  public:
-  // Parameters are allocated in float32 on `device`, uninitialised, and require grad.
-  explicit Var(scaling::VarShape shape, at::Device device = at::kCPU);
+  // Parameters are uninitialised and require grad.
+  explicit Var(scaling::VarShape shape, const VarOptions& options = {});
 
   const scaling::VarShape& shape() const noexcept { return shape_; }
   // In the public order, under the public names (without the buffers lvl_1L, attn_bias_for_masking,
   // zero_k_bias).
   const nn::NamedTensors& parameters() const noexcept { return parameters_; }
 
-  // Every element is a function of (seed, parameter name, index).
+  // The same parameters by the part of the forward pass that needs them: first all that lies outside the
+  // blocks, then each block.
+  std::vector<nn::NamedTensors> units() const;
+
+  // Every element is a function of (seed, parameter name, index). For allocated float32 parameters.
   void initialise(const InitOptions& options);
 
   // Teacher forcing. labels_B int64 in [0, classes] (classes: the null label), teacher_BLE float32
@@ -111,14 +134,15 @@ class Var {
     Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
     Tensor ada_weight, ada_bias;  // own AdaLN
   };
-  Tensor add(const std::string& name, std::vector<int64_t> shape);
+  enum class Use { kAnywhere, kProducts };
+  Tensor add(const std::string& name, std::vector<int64_t> shape, Use use = Use::kAnywhere);
   // q (scaled where the norm is on), k and v of the modulated x as [B, H, L, D] in `compute`.
   std::array<Tensor, 3> project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod,
                                     at::ScalarType compute) const;
   double attention_scale() const;
 
   scaling::VarShape shape_;
-  at::Device device_;
+  VarOptions options_;
   nn::PrefixPlan prefix_plan_;
   nn::NamedTensors parameters_;
   Tensor pos_start_, pos_1LC_, word_weight_, word_bias_, class_emb_, lvl_emb_;
@@ -127,6 +151,11 @@ class Var {
   Tensor head_ada_weight_, head_ada_bias_, head_weight_, head_bias_;
   Tensor level_of_token_L_;
 };
+
+// The initial values of the elements [first, first + out_P.numel()) of one parameter, in memory order:
+// what initialise() fills in. out_P contiguous float32.
+void fill_initial(const std::string& name, const scaling::VarShape& shape,
+                  const InitOptions& options, int64_t first, const Tensor& out_P);
 
 // --- randomness of training, keyed by (seed, step, global sample, site) -------------------------
 

@@ -1,0 +1,290 @@
+// var_bench: how long the pieces take here. One JSON object a line on stdout; nothing is written.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/command_line.hpp"
+#include "base/error.hpp"
+#include "comm/communicator.hpp"
+#include "models/var/model.hpp"
+#include "nn/functional.hpp"
+#include "optim/adamw.hpp"
+#include "parallel/parallel.hpp"
+#include "scaling/count.hpp"
+#include "train/validate.hpp"
+
+namespace varscale {
+namespace {
+
+using base::ExitCode;
+using base::UserError;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kExamples = R"(Examples:
+  var_bench step --depth 4 --batch 4                             one training step at 256 px, fp32
+  var_bench step --depth 4 --batch 4 --precision bf16 --repeats 20
+  mpirun -n 2 var_bench step --depth 6 --batch 4 --mode zero3    over ranks
+  mpirun -n 2 var_bench overlap --depth 6 --batch 4              what reduction during backward saves
+  mpirun -n 2 var_bench collectives --mib 25)";
+
+struct Options {
+  int64_t depth = 4, batch = 4, classes = 1000, vocabulary = 4096, code_width = 32;
+  std::vector<int64_t> scales{1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
+  std::string precision = "fp32", mode = "replicated";
+  int shards = 0;
+  int64_t repeats = 10, warmup = 3, mib = 25;
+  bool recompute = false;
+};
+
+struct Times {
+  std::vector<double> seconds;
+  double median() const { return at_share(0.5); }
+  double at_share(double share) const {
+    std::vector<double> sorted = seconds;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
+  }
+  nlohmann::ordered_json json() const {
+    return {{"median_ms", 1e3 * median()},
+            {"min_ms", 1e3 * at_share(0)},
+            {"max_ms", 1e3 * at_share(1)},
+            {"repeats", seconds.size()}};
+  }
+};
+
+double once(const std::function<void()>& work) {
+  const auto begin = Clock::now();
+  work();
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+Times measure(comm::Communicator& world, int64_t warmup, int64_t repeats,
+              const std::function<void()>& work) {
+  Times times;
+  for (int64_t i = 0; i < warmup + repeats; ++i) {
+    world.barrier("repeat");
+    const double seconds = once(work);
+    if (i >= warmup) times.seconds.push_back(seconds);
+  }
+  return times;
+}
+
+scaling::VarShape shape_of(const Options& options) {
+  return scaling::VarShape::from_depth(
+      options.depth, {options.vocabulary, options.code_width, scaling::ScaleList(options.scales)},
+      options.classes);
+}
+
+// A model in training on made-up tokens: time does not depend on their values.
+class StepBench {
+ public:
+  StepBench(const Options& options, comm::Communicator& world, bool overlap)
+      : options_(options),
+        world_(world),
+        shape_(shape_of(options)),
+        compute_(options.precision == "bf16" ? at::kBFloat16 : at::kFloat),
+        model_(shape_, {.weights = compute_, .allocate = false}) {
+    const std::map<std::string, parallel::Mode> modes{{"replicated", parallel::Mode::kReplicated},
+                                                      {"zero2", parallel::Mode::kZero2},
+                                                      {"zero3", parallel::Mode::kZero3},
+                                                      {"hybrid", parallel::Mode::kHybrid}};
+    std::vector<parallel::Unit> units;
+    for (nn::NamedTensors& leaves : model_.units())
+      units.push_back({fmt::format("unit {}", units.size()), std::move(leaves)});
+    parallel_ = parallel::make_parallel(units, world,
+                                        {.mode = modes.at(options.mode),
+                                         .shards = options.shards,
+                                         .recompute = options.recompute,
+                                         .overlap = overlap});
+    nn::NamedTensors weights;
+    for (const parallel::Owned& part : parallel_->owned()) {
+      models::fill_initial(part.name, shape_, {.seed = 1}, part.first_element(), part.weight);
+      weights.push_back({part.name, part.weight});
+    }
+    parallel_->weights_changed();
+    optimizer_ = std::make_unique<optim::AdamW>(weights, optim::AdamWOptions{});
+    const parallel::Share share =
+        parallel::share_of(options.batch, world.rank(), world.size());
+    rows_ = share.count();
+    const int64_t L = shape_.tokens.scales.tokens();
+    labels_B_ = at::randint(0, options.classes, {rows_}, at::kLong);
+    teacher_BLE_ = at::randn({rows_, L - 1, options.code_width}, at::TensorOptions(at::kFloat));
+    targets_N_ = at::randint(0, options.vocabulary, {rows_ * L}, at::kLong);
+    for (int64_t i = 0; i < rows_; ++i) ids_.push_back(share.begin + i);
+  }
+
+  void step() {
+    parallel_->begin_step();
+    parallel_->begin_micro(true);
+    const at::Tensor logits_BLV = model_.forward(
+        labels_B_, teacher_BLE_,
+        {.compute = compute_,
+         .drop_path_SB = models::drop_path_factors(shape_, 1, steps_, ids_),
+         .run_block = train::block_runner(*parallel_)});
+    const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), targets_N_);
+    const double count =
+        static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
+    (scores.loss_N.sum() / count).backward();
+    parallel_->finish_backward();
+    const double norm = parallel_->gradient_norm();
+    std::vector<at::Tensor> gradients;
+    for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
+    optimizer_->step(gradients, 1e-4, 0.05, optim::clip_factor(norm, 2.0));
+    parallel_->weights_changed();
+    ++steps_;
+  }
+
+  double flops() const {
+    return scaling::training_flops(shape_, static_cast<double>(options_.batch));
+  }
+  double tokens() const {
+    return static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
+  }
+  double take_wait_s() { return parallel_->take_wait_s(); }
+
+ private:
+  const Options& options_;
+  comm::Communicator& world_;
+  scaling::VarShape shape_;
+  at::ScalarType compute_;
+  models::Var model_;
+  std::unique_ptr<parallel::Parallel> parallel_;
+  std::unique_ptr<optim::AdamW> optimizer_;
+  at::Tensor labels_B_, teacher_BLE_, targets_N_;
+  std::vector<int64_t> ids_;
+  int64_t rows_ = 0, steps_ = 0;
+};
+
+nlohmann::ordered_json head(const std::string& what, const Options& options,
+                            const comm::Communicator& world) {
+  return {{"what", what},
+          {"depth", options.depth},
+          {"batch", options.batch},
+          {"tokens_per_image", scaling::ScaleList(options.scales).tokens()},
+          {"precision", options.precision},
+          {"mode", options.mode},
+          {"recompute", options.recompute},
+          {"ranks", world.size()},
+          {"threads_a_rank", at::get_num_threads()}};
+}
+
+void print(const nlohmann::ordered_json& json, const comm::Communicator& world) {
+  if (world.rank() == 0) fmt::print("{}\n", json.dump());
+}
+
+void bench_step(const Options& options, comm::Communicator& world) {
+  StepBench bench(options, world, /*overlap=*/true);
+  const Times times =
+      measure(world, options.warmup, options.repeats, [&] { bench.step(); });
+  nlohmann::ordered_json json = head("train_step", options, world);
+  json.update(times.json());
+  json["tokens_per_s"] = bench.tokens() / times.median();
+  json["tflops"] = bench.flops() / times.median() / 1e12;
+  print(json, world);
+}
+
+// The same step with reduction during and after backward, turn by turn in one process.
+void bench_overlap(const Options& options, comm::Communicator& world) {
+  StepBench during(options, world, true), after(options, world, false);
+  Times with, without;
+  double wait_with = 0, wait_without = 0;
+  for (int64_t i = 0; i < options.warmup + options.repeats; ++i) {
+    if (i == options.warmup) wait_with = wait_without = 0;
+    world.barrier("repeat");
+    const double a = once([&] { during.step(); });
+    wait_with += during.take_wait_s();
+    world.barrier("repeat");
+    const double b = once([&] { after.step(); });
+    wait_without += after.take_wait_s();
+    if (i < options.warmup) continue;
+    with.seconds.push_back(a);
+    without.seconds.push_back(b);
+  }
+  nlohmann::ordered_json json = head("overlap", options, world);
+  const auto repeats = static_cast<double>(options.repeats);
+  json["overlapped"] = with.json();
+  json["after_backward"] = without.json();
+  json["wait_ms_overlapped"] = 1e3 * wait_with / repeats;
+  json["wait_ms_after_backward"] = 1e3 * wait_without / repeats;
+  json["hidden_share"] = wait_without > 0 ? 1 - wait_with / wait_without : 0.0;
+  json["ratio"] = without.median() / with.median();
+  print(json, world);
+}
+
+void bench_collectives(const Options& options, comm::Communicator& world) {
+  const int64_t elements = (options.mib << 20) / 4 / world.size() * world.size();
+  at::Tensor whole = at::ones({elements}), part = at::ones({elements / world.size()}),
+             small = at::zeros({3}, at::kLong);
+  const std::vector<std::pair<std::string, std::function<void()>>> calls{
+      {"all_reduce", [&] { world.all_reduce(whole, comm::Reduce::kMax, "bench").wait(); }},
+      {"reduce_scatter",
+       [&] { world.reduce_scatter(part, whole, comm::Reduce::kMax, "bench").wait(); }},
+      {"all_gather", [&] { world.all_gather(whole, part, "bench").wait(); }},
+      {"broadcast", [&] { world.broadcast(whole, 0, "bench").wait(); }},
+      {"all_reduce of 24 bytes",
+       [&] { world.all_reduce(small, comm::Reduce::kMax, "bench").wait(); }},
+      {"barrier", [&] { world.barrier("bench"); }}};
+  for (const auto& [name, call] : calls) {
+    nlohmann::ordered_json json{
+        {"what", name}, {"mib", options.mib}, {"ranks", world.size()}};
+    json.update(measure(world, options.warmup, options.repeats, call).json());
+    print(json, world);
+  }
+}
+
+ExitCode parse_and_run(int argc, char** argv) {
+  Options options;
+  CLI::App app("Measures training steps and collectives on this machine.", "var_bench");
+  app.footer(kExamples);
+  app.require_subcommand(1);
+  auto* step = app.add_subcommand("step", "one training step");
+  auto* overlap = app.add_subcommand("overlap", "reduction during backward against after it");
+  auto* collectives = app.add_subcommand("collectives", "each collective of its own");
+  for (CLI::App* command : {step, overlap}) {
+    command->add_option("--depth", options.depth, "depth of the model")->check(CLI::PositiveNumber);
+    command->add_option("--batch", options.batch, "images a step over all ranks")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--scales", options.scales, "sides of the token maps")->delimiter(',');
+    command->add_option("--vocabulary", options.vocabulary, "codes")->check(CLI::PositiveNumber);
+    command->add_option("--precision", options.precision, "fp32 or bf16")
+        ->check(CLI::IsMember({"fp32", "bf16"}));
+    command->add_option("--mode", options.mode, "replicated, zero2, zero3 or hybrid")
+        ->check(CLI::IsMember({"replicated", "zero2", "zero3", "hybrid"}));
+    command->add_option("--shards", options.shards, "hybrid: ranks of one group");
+    command->add_flag("--recompute", options.recompute, "run each block again in backward");
+  }
+  collectives->add_option("--mib", options.mib, "size of the tensor")->check(CLI::PositiveNumber);
+  for (CLI::App* command : {step, overlap, collectives}) {
+    command->add_option("--repeats", options.repeats, "measured")->check(CLI::PositiveNumber);
+    command->add_option("--warmup", options.warmup, "run before")->check(CLI::NonNegativeNumber);
+  }
+  if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
+  const auto world = comm::open_world();
+  if (options.mode == "hybrid" && (options.shards < 1 || world->size() % options.shards != 0))
+    throw UserError("--shards {}: expected a divisor of the {} ranks", options.shards,
+                    world->size());
+  if (options.batch < world->size())
+    throw UserError("--batch {}: expected at least one image for each of the {} ranks",
+                    options.batch, world->size());
+  if (step->parsed()) bench_step(options, *world);
+  if (overlap->parsed()) bench_overlap(options, *world);
+  if (collectives->parsed()) bench_collectives(options, *world);
+  return ExitCode::kDone;
+}
+
+}  // namespace
+}  // namespace varscale
+
+int main(int argc, char** argv) {
+  return varscale::base::run_main("var_bench", [&] { return varscale::parse_and_run(argc, argv); });
+}

@@ -1,0 +1,56 @@
+// Writes checkpoints while training goes on.
+//
+//   Saver saver(folder, world);
+//   saver.begin(state);                        // a snapshot; a thread writes this rank's file
+//   ... further steps; all ranks together, each step:
+//   bool busy = saver.busy();                  // false: this rank's file is safe
+//   if (nobody is busy) saver.publish();       // manifest and rename: now it exists
+//
+// Order    begin() and publish() are collective; nothing else communicates. Never two in flight.
+// Memory   The snapshot is a copy of every piece: 12 bytes a parameter that this rank owns.
+// Errors   publish() throws on every rank (comm::Agreed) what any rank met; nothing is left behind.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "checkpoint/checkpoint.hpp"
+#include "comm/communicator.hpp"
+
+namespace varscale::checkpoint {
+
+// What one rank adds to a checkpoint.
+struct State {
+  Identity identity = {};
+  int64_t step = 0;     // updates taken
+  int64_t segment = 0;  // of the process that saved it
+  std::vector<Piece> pieces = {};  // that this rank writes; over all ranks every row once
+  records::RunTables rows = {};    // on the first rank
+};
+
+class Saver {
+ public:
+  Saver(std::filesystem::path folder, int64_t keep, comm::Communicator& world);
+  ~Saver();  // waits for the thread; an unpublished checkpoint vanishes
+  Saver(const Saver&) = delete;
+  Saver& operator=(const Saver&) = delete;
+
+  void begin(State state);
+  bool in_flight() const noexcept { return flight_ != nullptr; }
+  bool busy() const;
+  // Waits for this rank's file first.
+  void publish();
+  // begin() and publish(): for a stop, an end, or little memory.
+  void save(State state);
+
+ private:
+  struct Flight;
+  std::filesystem::path folder_;
+  int64_t keep_;
+  comm::Communicator& world_;
+  std::unique_ptr<Flight> flight_;
+};
+
+}  // namespace varscale::checkpoint

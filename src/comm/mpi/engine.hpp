@@ -1,0 +1,108 @@
+// The thread of a process that talks MPI, and everything that is asked of it. All MPI calls of the
+// process are made here, one job after another.
+//
+// Non-blocking MPI makes no progress by itself, and a thread inside a blocking call cannot be woken.
+// So jobs post non-blocking point-to-point messages and poll them: compute goes on beside, and a
+// deadline or an abort ends the wait. Messages of a job that was given up stay posted on purpose, with
+// their tensors; such a process never reaches MPI_Finalize.
+//
+// Collectives are built here from messages between pairs: sums are then taken in rank order whatever
+// the size, and a group of ranks needs no call of MPI.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "comm/call.hpp"
+
+namespace varscale::comm::mpi {
+
+// The ranks of one group. `number` counts the calls handed to the engine.
+struct Group {
+  std::vector<int> world_ranks;  // by rank of the group
+  int rank = 0;
+  int64_t number = 0;
+  int size() const { return static_cast<int>(world_ranks.size()); }
+};
+
+// Done, or why not. Shared by the engine and who waits.
+class Ticket {
+ public:
+  void finish(std::optional<std::string> failure);
+  void wait();  // throws CommError
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::atomic<bool> done_ = false;
+  std::optional<std::string> failure_;
+};
+
+class Engine {
+ public:
+  Engine();   // MPI_Init; CommError
+  ~Engine();  // MPI_Finalize, or, where the engine failed, the end of the process (exit code 1)
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  int rank() const noexcept { return rank_; }
+  int size() const noexcept { return size_; }
+  std::shared_ptr<Ticket> submit(const std::shared_ptr<Group>& group, Call call);
+  void set_deadline(double seconds);
+  [[noreturn]] void abort(int exit_code) noexcept;
+
+ private:
+  struct Job {
+    std::shared_ptr<Group> group;
+    int64_t number;
+    std::string description;
+    Call call;
+    std::shared_ptr<Ticket> ticket;
+  };
+  class Messages;  // what one step of a job has posted
+
+  void loop();
+  bool next_job(Job& job);  // false: stop
+  void run(const Job& job);
+  // Returns when every rank is in the same call, with the records of all ranks: kPayload bytes each,
+  // the first of them `payload`.
+  std::vector<std::string> meet(const Job& job, std::string_view payload);
+  // Every rank's `mine`, in rank order; all of one length.
+  std::vector<std::string> all_records(const Job& job, const std::string& mine);
+  void all_reduce(const Job& job);
+  void reduce_scatter(const Job& job);
+  void all_gather(const Job& job);
+  void broadcast(const Job& job);
+  // This rank's row of the sum over the ranks' `rows`, each of `bytes`, into `out`.
+  void reduce_row(const Job& job, const std::vector<const std::byte*>& rows,
+                  const std::vector<int64_t>& row_elements, std::byte* out, at::ScalarType type);
+  void answer_questions();
+  std::string ask_the_missing(const Job& job);
+  void obey_abort();
+  double deadline_s();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;
+  std::atomic<int64_t> queued_ = 0;
+  bool stop_ = false, started_ = false;
+  std::optional<int> abort_code_;
+  std::optional<std::string> failure_;
+  double deadline_s_ = 600;
+  // Of the engine's thread alone.
+  Progress newest_;
+  std::vector<std::byte> scratch_;
+  int rank_ = 0, size_ = 1;
+  std::thread thread_;
+};
+
+}  // namespace varscale::comm::mpi

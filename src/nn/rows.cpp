@@ -1,0 +1,250 @@
+#include "nn/rows.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/error.hpp"
+
+// One function, compiled for three generations of processors; loops over kLanes independent lanes
+// vectorise without reordering any sum.
+#define VARSCALE_SIMD \
+  __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default"), optimize("O3")))
+
+namespace varscale::nn {
+
+namespace {
+
+constexpr int64_t kLanes = 16;
+constexpr float kSmallestNorm = 1e-12F;
+
+// exp(x) to 2 units in the last place for x <= 88; below -87 it is 0 to within 1e-38.
+inline __attribute__((always_inline)) float exp_lane(float x) {
+  const float bounded = std::max(x, -87.0F);
+  const float n = std::floor(bounded * 1.44269504F + 0.5F);
+  const float r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
+  float p = 1.9875691500e-4F;
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * r * r + r + 1.0F;
+  const auto exponent = (static_cast<int32_t>(n) + 127) << 23;
+  return p * std::bit_cast<float>(exponent);
+}
+
+inline float widen(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+// To the nearest, ties to even; NaN stays NaN.
+inline __attribute__((always_inline)) uint16_t narrow(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = bits + 0x7FFF + ((bits >> 16) & 1);
+  return static_cast<uint16_t>((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded >> 16);
+}
+
+VARSCALE_SIMD void widen_row(const uint16_t* in, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = widen(in[i]);
+}
+
+VARSCALE_SIMD void narrow_row(const float* in, uint16_t* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = narrow(in[i]);
+}
+
+VARSCALE_SIMD float max_of_row(const float* x, int64_t n) {
+  std::array<float, kLanes> lanes;
+  lanes.fill(x[0]);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
+  float largest = *std::max_element(lanes.begin(), lanes.end());
+  for (; i < n; ++i) largest = std::max(largest, x[i]);
+  return largest;
+}
+
+VARSCALE_SIMD float sum_of_exp(const float* x, int64_t n, float shift) {
+  std::array<float, kLanes> lanes{};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += exp_lane(x[i + l] - shift);
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  for (; i < n; ++i) sum += exp_lane(x[i] - shift);
+  return sum;
+}
+
+VARSCALE_SIMD void scaled_exp(const float* x, float* out, int64_t n, float shift, float factor) {
+  for (int64_t i = 0; i < n; ++i) out[i] = exp_lane(x[i] - shift) * factor;
+}
+
+VARSCALE_SIMD float dot(const float* a, const float* b, int64_t n) {
+  std::array<float, kLanes> lanes{};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += a[i + l] * b[i + l];
+  float sum = 0;
+  for (const float lane : lanes) sum += lane;
+  for (; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+VARSCALE_SIMD void scale_row(const float* x, float* out, int64_t n, float factor) {
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * factor;
+}
+
+// out = a x + b y
+VARSCALE_SIMD void combine(const float* x, float a, const float* y, float b, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = a * x[i] + b * y[i];
+}
+
+// Reads rows as float32: in place, or through a buffer of its own.
+class RowReader {
+ public:
+  RowReader(const Tensor& tensor, int64_t length)
+      : data_(tensor.const_data_ptr()), wide_(tensor.scalar_type() == at::kFloat) {
+    if (!wide_) buffer_.resize(length);
+  }
+  const float* at(int64_t offset, int64_t length) {
+    if (wide_) return static_cast<const float*>(data_) + offset;
+    widen_row(static_cast<const uint16_t*>(data_) + offset, buffer_.data(), length);
+    return buffer_.data();
+  }
+
+ private:
+  const void* data_;
+  bool wide_;
+  std::vector<float> buffer_;
+};
+
+class RowWriter {
+ public:
+  RowWriter(const Tensor& tensor, int64_t length)
+      : data_(tensor.data_ptr()), wide_(tensor.scalar_type() == at::kFloat) {
+    if (!wide_) buffer_.resize(length);
+  }
+  float* at(int64_t offset) { return wide_ ? static_cast<float*>(data_) + offset : buffer_.data(); }
+  void done(int64_t offset, int64_t length) {
+    if (!wide_) narrow_row(buffer_.data(), static_cast<uint16_t*>(data_) + offset, length);
+  }
+
+ private:
+  void* data_;
+  bool wide_;
+  std::vector<float> buffer_;
+};
+
+int64_t grain(int64_t row_elements) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_elements)); }
+
+}  // namespace
+
+SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N) {
+  const int64_t N = logits_NV.size(0), V = logits_NV.size(1);
+  const auto options = at::TensorOptions(at::kFloat);
+  SoftmaxRows rows{at::empty({N}, options), at::empty({N}, options), at::empty({N}, options)};
+  const int64_t* target = targets_N.const_data_ptr<int64_t>();
+  float* lse = rows.lse_N.data_ptr<float>();
+  float* picked = rows.picked_N.data_ptr<float>();
+  float* correct = rows.correct_N.data_ptr<float>();
+  at::parallel_for(0, N, grain(V), [&](int64_t begin, int64_t end) {
+    RowReader reader(logits_NV, V);
+    for (int64_t n = begin; n < end; ++n) {
+      const float* x = reader.at(n * V, V);
+      const float largest = max_of_row(x, V);
+      lse[n] = largest + std::log(sum_of_exp(x, V, largest));
+      picked[n] = x[target[n]];
+      const bool first = picked[n] == largest && std::find(x, x + target[n], largest) == x + target[n];
+      correct[n] = first ? 1.0F : 0.0F;
+    }
+  });
+  return rows;
+}
+
+Tensor softmax_rows_backward(const Tensor& logits_NV, const Tensor& lse_N, const Tensor& targets_N,
+                             const Tensor& grad_N) {
+  const int64_t N = logits_NV.size(0), V = logits_NV.size(1);
+  const Tensor grad_NV = at::empty_like(logits_NV);
+  const Tensor weights_N = grad_N.contiguous();
+  const int64_t* target = targets_N.const_data_ptr<int64_t>();
+  const float* lse = lse_N.const_data_ptr<float>();
+  const float* weight = weights_N.const_data_ptr<float>();
+  at::parallel_for(0, N, grain(V), [&](int64_t begin, int64_t end) {
+    RowReader reader(logits_NV, V);
+    RowWriter writer(grad_NV, V);
+    for (int64_t n = begin; n < end; ++n) {
+      float* out = writer.at(n * V);
+      scaled_exp(reader.at(n * V, V), out, V, lse[n], weight[n]);
+      out[target[n]] -= weight[n];
+      writer.done(n * V, V);
+    }
+  });
+  return grad_NV;
+}
+
+UnitRows unit_rows(const Tensor& x_BHLD, const Tensor& scale_H, at::ScalarType out) {
+  const int64_t B = x_BHLD.size(0), H = x_BHLD.size(1), L = x_BHLD.size(2), D = x_BHLD.size(3);
+  UnitRows rows{at::empty({B, H, L, D}, x_BHLD.options().dtype(out)),
+                at::empty({B, H, L}, at::TensorOptions(at::kFloat))};
+  const float* scale = scale_H.numel() > 0 ? scale_H.const_data_ptr<float>() : nullptr;
+  float* norm = rows.norm_BHL.data_ptr<float>();
+  at::parallel_for(0, B * H * L, grain(D), [&](int64_t begin, int64_t end) {
+    RowReader reader(x_BHLD, D);
+    RowWriter writer(rows.y_BHLD, D);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t l = row % L, h = row / L % H, b = row / L / H;
+      const float* x = reader.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
+      norm[row] = std::max(std::sqrt(dot(x, x, D)), kSmallestNorm);
+      scale_row(x, writer.at(row * D), D, (scale != nullptr ? scale[h] : 1.0F) / norm[row]);
+      writer.done(row * D, D);
+    }
+  });
+  return rows;
+}
+
+UnitRowsGrad unit_rows_backward(const Tensor& grad_BHLD, const Tensor& x_BHLD,
+                                const Tensor& norm_BHL, const Tensor& scale_H) {
+  const int64_t B = x_BHLD.size(0), H = x_BHLD.size(1), L = x_BHLD.size(2), D = x_BHLD.size(3);
+  const Tensor dx_BLHD = at::empty({B, L, H, D}, x_BHLD.options());
+  const Tensor g_BHLD = grad_BHLD.stride(3) == 1 ? grad_BHLD : grad_BHLD.contiguous();
+  const float* scale = scale_H.numel() > 0 ? scale_H.const_data_ptr<float>() : nullptr;
+  const float* norm = norm_BHL.const_data_ptr<float>();
+  std::vector<double> dscale(static_cast<size_t>(B * H));  // added up in a fixed order below
+  at::parallel_for(0, B * H, 1, [&](int64_t begin, int64_t end) {
+    RowReader xs(x_BHLD, D), gs(g_BHLD, D);
+    RowWriter writer(dx_BLHD, D);
+    for (int64_t bh = begin; bh < end; ++bh) {
+      const int64_t b = bh / H, h = bh % H;
+      double sum = 0;
+      for (int64_t l = 0; l < L; ++l) {
+        const float* x = xs.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
+        const float* g = gs.at(b * g_BHLD.stride(0) + h * g_BHLD.stride(1) + l * g_BHLD.stride(2), D);
+        const float n = norm[bh * L + l], s = scale != nullptr ? scale[h] : 1.0F;
+        const float along = dot(g, x, D) / n;  // of the gradient along the unit vector
+        sum += along;
+        // Below the smallest norm the factor is constant.
+        const float back = n > kSmallestNorm ? -s * along / (n * n) : 0.0F;
+        const int64_t place = ((b * L + l) * H + h) * D;
+        combine(g, s / n, x, back, writer.at(place), D);
+        writer.done(place, D);
+      }
+      dscale[static_cast<size_t>(bh)] = sum;
+    }
+  });
+  UnitRowsGrad grad{dx_BLHD.transpose(1, 2), Tensor()};
+  if (scale != nullptr) {
+    grad.dscale_H = at::empty({H}, at::TensorOptions(at::kFloat));
+    for (int64_t h = 0; h < H; ++h) {
+      double sum = 0;
+      for (int64_t b = 0; b < B; ++b) sum += dscale[static_cast<size_t>(b * H + h)];
+      grad.dscale_H.data_ptr<float>()[h] = static_cast<float>(sum);
+    }
+  }
+  return grad;
+}
+
+}  // namespace varscale::nn

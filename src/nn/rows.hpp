@@ -1,0 +1,39 @@
+// Row-wise CPU kernels that ATen has only as chains of passes over memory. Each runs in parallel over
+// rows and gives the same bits at any number of threads; the compiler vectorises them for AVX-512, AVX2
+// and plain x86-64 and the processor chooses when the program starts.
+//
+// Contiguous rows of float32 or bf16; arithmetic is float32. Errors: none, callers have checked.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace varscale::nn {
+
+using at::Tensor;
+
+// Of each row of logits_NV: log-sum-exp, the target's logit, and 1 where the target is the first
+// largest. All [N] float32.
+struct SoftmaxRows {
+  Tensor lse_N, picked_N, correct_N;
+};
+SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N);
+
+// grad_N (softmax(logits) - one-hot(target)), in the dtype of the logits.
+Tensor softmax_rows_backward(const Tensor& logits_NV, const Tensor& lse_N, const Tensor& targets_N,
+                             const Tensor& grad_N);
+
+// x / max(|x|, 1e-12) times scale_H per head, as `out`; x [B, H, L, D] whose rows of D are contiguous,
+// scale_H float32, or without elements for 1. norm_BHL float32 is |x| with that bound.
+struct UnitRows {
+  Tensor y_BHLD, norm_BHL;
+};
+UnitRows unit_rows(const Tensor& x_BHLD, const Tensor& scale_H, at::ScalarType out);
+
+// Gradients of x (its dtype, laid out as [B, L, H, D] in memory) and of scale_H (undefined without a scale).
+struct UnitRowsGrad {
+  Tensor dx_BHLD, dscale_H;
+};
+UnitRowsGrad unit_rows_backward(const Tensor& grad_BHLD, const Tensor& x_BHLD,
+                                const Tensor& norm_BHL, const Tensor& scale_H);
+
+}  // namespace varscale::nn

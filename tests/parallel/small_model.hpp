@@ -1,0 +1,136 @@
+// A model small enough to train hundreds of times in a test: VAR blocks whose sizes no number of ranks
+// divides, with a loss that reaches every parameter.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "models/var/model.hpp"
+#include "nn/functional.hpp"
+#include "optim/adamw.hpp"
+#include "parallel/parallel.hpp"
+#include "tests/support/hash_weights.hpp"
+
+namespace varscale::test {
+
+inline scaling::VarShape small_shape(bool shared_adaln = false) {
+  scaling::TokenSpace tokens;
+  tokens.scales = scaling::ScaleList({1, 2, 3});
+  tokens.vocabulary = 19;
+  tokens.code_width = 5;
+  scaling::VarShape shape = scaling::VarShape::from_depth(3, tokens, 3);
+  shape.width = 15;  // by 3 heads of width 5
+  shape.heads = 3;
+  shape.drop_path = 0.1;
+  shape.shared_adaln = shared_adaln;
+  return shape;
+}
+
+constexpr models::InitOptions kSmallInit{.seed = 5, .adaln_gamma = 0.1, .head = 1};
+
+struct SmallBatch {
+  at::Tensor labels_B, teacher_BLE, targets_BL;
+  std::vector<int64_t> ids;
+};
+
+inline SmallBatch small_batch(const scaling::VarShape& shape, int64_t step, int64_t begin,
+                              int64_t end) {
+  const int64_t L = shape.tokens.scales.tokens();
+  SmallBatch batch;
+  std::vector<at::Tensor> labels, teacher, targets;
+  for (int64_t b = begin; b < end; ++b) {
+    const std::string key = fmt::format("{}/{}", step, b);
+    labels.push_back(hash_int_tensor("label" + key, {1}, shape.classes));
+    teacher.push_back(hash_v("teacher" + key, {1, L - 1, shape.tokens.code_width}));
+    targets.push_back(hash_int_tensor("target" + key, {1, L}, shape.tokens.vocabulary));
+    batch.ids.push_back(step * 1000 + b);
+  }
+  batch.labels_B = at::cat(labels);
+  batch.teacher_BLE = at::cat(teacher).to(at::kFloat);
+  batch.targets_BL = at::cat(targets);
+  return batch;
+}
+
+struct SmallRun {
+  parallel::Options options;
+  int64_t accumulate = 1;  // micro-batches a step
+  at::ScalarType compute = at::kFloat;
+  int64_t batch = 12, steps = 20;
+  bool shared_adaln = false;
+};
+
+// Loss sums over the global batch, and this rank's rows of the last step's gradients and of the weights.
+struct SmallResult {
+  std::vector<double> losses, norms;
+  std::vector<parallel::Owned> owned;
+  parallel::Held held;
+};
+
+inline std::vector<parallel::Unit> units_of(const models::Var& model) {
+  std::vector<parallel::Unit> units;
+  for (nn::NamedTensors& leaves : model.units())
+    units.push_back({fmt::format("unit {}", units.size()), std::move(leaves)});
+  return units;
+}
+
+inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
+  const scaling::VarShape shape = small_shape(run.shared_adaln);
+  models::Var model(shape, {.weights = run.compute, .allocate = false});
+  const auto parallel = parallel::make_parallel(units_of(model), world, run.options);
+  nn::NamedTensors weights;
+  for (const parallel::Owned& part : parallel->owned()) {
+    models::fill_initial(part.name, shape, kSmallInit, part.first_element(), part.weight);
+    weights.push_back({part.name, part.weight});
+  }
+  parallel->weights_changed();
+  optim::AdamW optimizer(weights, {});
+  const models::BlockRunner run_block = [&](int64_t i, const std::vector<at::Tensor>& inputs,
+                                            const models::BlockBody& body) {
+    return parallel->run(static_cast<size_t>(i) + 1, inputs, body);
+  };
+  const parallel::Share share = parallel::share_of(run.batch, world.rank(), world.size());
+  const double count = static_cast<double>(run.batch * shape.tokens.scales.tokens());
+  SmallResult result;
+  for (int64_t step = 0; step < run.steps; ++step) {
+    parallel->begin_step();
+    at::Tensor loss = at::zeros({1}, at::kDouble);
+    for (int64_t m = 0; m < run.accumulate; ++m) {
+      const int64_t begin = share.begin + share.count() * m / run.accumulate;
+      const int64_t end = share.begin + share.count() * (m + 1) / run.accumulate;
+      const SmallBatch batch = small_batch(shape, step, begin, end);
+      parallel->begin_micro(m + 1 == run.accumulate);
+      const at::Tensor logits = model.forward(
+          batch.labels_B, batch.teacher_BLE,
+          {.compute = run.compute,
+           .drop_path_SB = models::drop_path_factors(shape, 1, step, batch.ids),
+           .run_block = run_block});
+      const nn::TokenScores scores =
+          nn::score_tokens(logits.flatten(0, 1), batch.targets_BL.flatten());
+      (scores.loss_N.sum() / count).backward();
+      parallel->finish_backward();
+      loss += scores.loss_N.detach().sum(at::kDouble) / count;
+    }
+    world.all_reduce(loss, comm::Reduce::kSum, "loss").wait();
+    result.losses.push_back(loss.item<double>());
+    result.norms.push_back(parallel->gradient_norm());
+    std::vector<at::Tensor> gradients;
+    for (const parallel::Owned& part : parallel->owned()) gradients.push_back(part.gradient);
+    optimizer.step(gradients, 2e-3, 0.05, optim::clip_factor(result.norms.back(), 2.0));
+    parallel->weights_changed();
+  }
+  for (parallel::Owned part : parallel->owned()) {
+    part.weight = part.weight.detach().clone();
+    part.gradient = part.gradient.clone();
+    result.owned.push_back(std::move(part));
+  }
+  result.held = parallel->held();
+  return result;
+}
+
+}  // namespace varscale::test
