@@ -6,6 +6,10 @@
 #include <torch/csrc/autograd/utils/lambda_post_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
+
+#include "base/error.hpp"
+
 namespace varscale::parallel {
 
 namespace {
@@ -36,26 +40,22 @@ class BeforeBackward : public torch::autograd::Function<BeforeBackward> {
   }
 };
 
+// Inputs that take part in autograd; those that are undefined have been left out.
 class Recomputed : public torch::autograd::Function<Recomputed> {
  public:
-  static Tensor forward(AutogradContext* ctx, variable_list inputs,
+  static Tensor forward(AutogradContext* ctx, at::ArrayRef<Tensor> inputs,
                         const c10::intrusive_ptr<BodyHolder>& holder) {
-    ctx->save_for_backward(inputs);
+    ctx->save_for_backward(inputs.vec());
     ctx->saved_data["body"] = c10::IValue::make_capsule(holder);
     at::NoGradGuard no_grad;
-    return holder->body(inputs);
+    return holder->body(inputs.vec());
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const variable_list saved = ctx->get_saved_variables();
     const auto capsule = ctx->saved_data["body"].toCapsule();
     variable_list inputs;
-    for (const Tensor& tensor : saved) {
-      const bool differentiable = tensor.defined() && at::isFloatingType(tensor.scalar_type());
-      inputs.push_back(!tensor.defined() ? Tensor()
-                       : differentiable  ? tensor.detach().set_requires_grad(true)
-                                         : tensor.detach());
-    }
+    for (const Tensor& tensor : ctx->get_saved_variables())
+      inputs.push_back(tensor.detach().set_requires_grad(true));
     Tensor y;
     {
       at::AutoGradMode grad_mode(true);
@@ -63,7 +63,7 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
     }
     torch::autograd::backward({y}, {grads[0]});
     variable_list result;
-    for (const Tensor& input : inputs) result.push_back(input.defined() ? input.grad() : Tensor());
+    for (const Tensor& input : inputs) result.push_back(input.grad());
     result.emplace_back();  // the body
     return result;
   }
@@ -76,7 +76,24 @@ Tensor before_backward(const Tensor& y, std::function<void()> before) {
 }
 
 Tensor recomputed(const std::vector<Tensor>& inputs, const UnitBody& body) {
-  return Recomputed::apply(inputs, c10::make_intrusive<BodyHolder>(body));
+  variable_list defined;
+  std::vector<bool> is_defined;
+  for (const Tensor& input : inputs) {
+    is_defined.push_back(input.defined());
+    if (input.defined()) defined.push_back(input);
+  }
+  // Without an input that requires a gradient the first unit would be left out of the backward.
+  VARSCALE_CHECK(std::any_of(defined.begin(), defined.end(),
+                             [](const Tensor& input) { return input.requires_grad(); }),
+                 "recomputed() of inputs without gradient");
+  auto with_holes = [body, is_defined](const std::vector<Tensor>& given) {
+    std::vector<Tensor> all;
+    size_t next = 0;
+    for (const bool there : is_defined) all.push_back(there ? given[next++] : Tensor());
+    return body(all);
+  };
+  return Recomputed::apply(at::ArrayRef<Tensor>(defined),
+                           c10::make_intrusive<BodyHolder>(std::move(with_holes)));
 }
 
 LeafHooks::LeafHooks(const std::vector<Tensor>& leaves,
