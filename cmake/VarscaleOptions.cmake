@@ -31,7 +31,8 @@ endif()
 find_program(MOLD_PROGRAM mold)
 mark_as_advanced(MOLD_PROGRAM)
 if(MOLD_PROGRAM)
-  add_link_options(-fuse-ld=mold)
+  # norelro: mold 1.10 can begin that segment off a page, and then the loader refuses the program.
+  add_link_options(-fuse-ld=mold -Wl,-z,norelro)
 endif()
 
 if(VARSCALE_SANITIZE)

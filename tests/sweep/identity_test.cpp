@@ -46,7 +46,8 @@ class Flip {
   static void change(std::string& value) {
     const std::map<std::string, std::string> other = {{"small.h5", "moved.h5"}, {"main", "data"},
                                                       {"wsd", "public"},        {"fp32", "bf16"},
-                                                      {"none", "public"},       {"cpu", "cuda"}};
+                                                      {"none", "public"},       {"cpu", "cuda"},
+                                                      {"replicated", "zero3"}};
     value = other.at(value);
   }
 
@@ -60,7 +61,8 @@ TEST(Identity, HashesExactlyWhatChangesTheNumbers) {
   // Paths, roles, division of the work and logging. epochs is another way to say images.
   const std::set<std::string> outside = {
       "tokens",     "role",          "train.epochs", "train.micro_batch", "train.save_every_min",
-      "train.keep", "train.threads", "train.device", "eval.points",       "eval.max_cost",
+      "train.keep", "train.threads", "train.device", "parallel.mode", "parallel.shards",
+      "parallel.recompute", "parallel.overlap", "eval.points", "eval.max_cost",
       "eval.batch"};
   const RunConfig base = resolve(depth_four(), small_tokens());
   const std::string id = run_id(base, small_tokens());
