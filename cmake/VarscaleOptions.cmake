@@ -1,4 +1,7 @@
-# Language level, warnings, linker and compiler cache, the same for every target.
+# Language level, warnings and compiler cache, the same for every target.
+#
+# The linker is the system's. Debian's mold (1.10) is not used: it can begin the RELRO segment off a page, so that
+# the program does not load, and without that segment it can link for ever. It saves 0.3 s a program.
 
 get_cmake_property(_cache_variables CACHE_VARIABLES)
 set(_known VARSCALE_TORCH VARSCALE_CUDA VARSCALE_TESTS VARSCALE_SANITIZE VARSCALE_TORCH_DIR)
@@ -26,13 +29,6 @@ if(CCACHE_PROGRAM)
   set(CMAKE_CXX_COMPILER_LAUNCHER
       ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
       CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${CCACHE_PROGRAM})
-endif()
-
-find_program(MOLD_PROGRAM mold)
-mark_as_advanced(MOLD_PROGRAM)
-if(MOLD_PROGRAM)
-  # norelro: mold 1.10 can begin that segment off a page, and then the loader refuses the program.
-  add_link_options(-fuse-ld=mold -Wl,-z,norelro)
 endif()
 
 if(VARSCALE_SANITIZE)

@@ -1,4 +1,4 @@
-// var_data: draw images, turn images into tokens, look into a token file.
+// var_data: draw images, turn images into tokens, look into a token file, take weights out of a run.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +11,7 @@
 #include "data/synth.hpp"
 #include "data/tokenize.hpp"
 #include "data/vips_runtime.hpp"
+#include "export.hpp"
 #include "inspect.hpp"
 #include "tokenizer/vqvae.hpp"
 
@@ -29,6 +30,7 @@ Examples:
   var_data tokenize --train images/train --val images/val --tokenizer tok.safetensors --out tokens.h5
   var_data tokenize --train photos --split 0.02 --tokenizer tok.safetensors --out tokens.h5 --crops 4
   var_data inspect tokens.h5 --verify
+  var_data export results/quickstart/runs/d5-s0-1f3a9c --out d5.safetensors
 
 Exit codes: 0 done, 2 bad input, others failure.)";
 
@@ -125,6 +127,18 @@ void add_inspect(CLI::App& app, std::function<void()>& work) {
   command->callback([options, &work] { work = [options] { inspect(*options); }; });
 }
 
+void add_export(CLI::App& app, std::function<void()>& work) {
+  auto options = std::make_shared<ExportOptions>();
+  CLI::App* command = app.add_subcommand(
+      "export", "Write the weights of a run's checkpoint as one safetensors file");
+  command->add_option("RUN", options->run, "folder of a run: <sweep>/runs/<id>")->required();
+  command->add_option("--out", options->out, "the file to write; complete or absent")->required();
+  command->add_option("--step", options->step, "of the checkpoint; 0: the newest")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->callback([options, &work] { work = [options] { export_run(*options); }; });
+}
+
 ExitCode run(int argc, char** argv) {
   CLI::App app(kAbout, "var_data");
   app.footer(kExamples);
@@ -133,6 +147,7 @@ ExitCode run(int argc, char** argv) {
   add_synth(app, work);
   add_tokenize(app, work);
   add_inspect(app, work);
+  add_export(app, work);
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   const VipsRuntime vips("var_data");
   work();

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-  g++ cmake ninja-build ccache mold pkg-config git
+  g++ cmake ninja-build ccache pkg-config git
   libfmt-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
   libhdf5-dev libopenmpi-dev openmpi-bin libceres-dev libeigen3-dev
   libvips-dev libgtest-dev libgmock-dev python3-venv

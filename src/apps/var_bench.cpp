@@ -136,10 +136,11 @@ class StepBench {
         static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
     (scores.loss_N.sum() / count).backward();
     parallel_->finish_backward();
-    const double norm = parallel_->gradient_norm();
     std::vector<at::Tensor> gradients;
     for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
-    optimizer_->step(gradients, 1e-4, 0.05, optim::clip_factor(norm, 2.0));
+    const at::Tensor norm_squared = parallel_->gradient_norm_squared();
+    optimizer_->step(gradients, 1e-4, 0.05,
+                     optim::guard(norm_squared, scores.loss_N.detach().sum(at::kDouble), 2.0));
     parallel_->weights_changed();
     ++steps_;
   }
@@ -150,7 +151,11 @@ class StepBench {
   double tokens() const {
     return static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
   }
-  double take_wait_s() { return parallel_->take_wait_s(); }
+  double take_wait_s() {
+    double seconds = 0;
+    for (const nn::Interval& wait : parallel_->take_waits()) seconds += wait.seconds();
+    return seconds;
+  }
 
  private:
   const Options& options_;

@@ -68,7 +68,7 @@ ExitCode print_plan(const Options& options) {
       sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
   const sweep::Ledger ledger = sweep::Ledger::look(sweep);
   const sweep::Plan plan = sweep::make_plan(sweep, throughput_for(options, sweep, ledger),
-                                            std::max<int64_t>(1, options.ranks));
+                                            sweep::machine_of(options.device, std::max<int64_t>(1, options.ranks)));
   if (options.json)
     fmt::print("{}\n", sweep::plan_json(plan).dump(2));
   else
@@ -109,7 +109,8 @@ class Launch {
     comm::agree_on(world_, "sweep folder", [&] {
       if (!is_first()) return;
       const auto throughput = throughput_for(options_, sweep_, sweep::Ledger::look(sweep_));
-      const sweep::Plan plan = sweep::make_plan(sweep_, throughput, world_.size());
+      const sweep::Plan plan = sweep::make_plan(
+          sweep_, throughput, sweep::machine_of(options_.device, world_.size()));
       ledger_.emplace(sweep::Ledger::claim(sweep_, plan));
       if (!options_.json) fmt::print(stderr, "{}\n", sweep::plan_table(plan));
     });

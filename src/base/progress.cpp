@@ -91,6 +91,13 @@ void Progress::note(std::string text) {
   note_ = std::move(text);
 }
 
+void Progress::say(const std::string& sentence) {
+  const std::lock_guard lock(mutex_);
+  const char* clear = style_ == Style::kTerminal ? "\r\x1b[K" : "";
+  std::fputs(fmt::format("{}{}: {}\n", clear, what_, sentence).c_str(), stderr);
+  std::fflush(stderr);
+}
+
 void Progress::finish() {
   const std::lock_guard lock(mutex_);
   if (finished_) return;

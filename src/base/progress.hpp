@@ -27,6 +27,7 @@ class Progress {
   void advance(int64_t count);
   void set(int64_t done);  // for resumed work: rate is measured from here on
   void note(std::string text);
+  void say(const std::string& sentence);  // a line of its own, at once; kSilent says it too
   void finish();
 
  private:

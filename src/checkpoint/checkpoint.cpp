@@ -113,7 +113,8 @@ std::optional<int64_t> CheckpointFolder::latest() const {
 
 void CheckpointFolder::prune() const {
   const std::vector<int64_t> all = steps();
-  for (size_t i = 0; i + static_cast<size_t>(keep_) < all.size(); ++i) {
+  for (size_t i = 0; i + static_cast<size_t>(keep_.newest) < all.size(); ++i) {
+    if (keep_.steps.contains(all[i])) continue;
     // The manifest goes first: a kill in between leaves an unfinished folder, not a damaged
     // checkpoint.
     std::filesystem::remove(path_of(all[i]) / kManifest);

@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,10 +48,17 @@ struct Position {
   int64_t step = 0, segment = 0;
 };
 
+// Which checkpoints stay: so many of the newest, and for ever those of some steps.
+struct Keep {
+  Keep(int64_t newest, std::set<int64_t> steps = {}) : newest(newest), steps(std::move(steps)) {}
+  int64_t newest;
+  std::set<int64_t> steps;
+};
+
 class CheckpointFolder {
  public:
-  CheckpointFolder(std::filesystem::path folder, int64_t keep)
-      : folder_(std::move(folder)), keep_(keep) {}
+  CheckpointFolder(std::filesystem::path folder, Keep keep)
+      : folder_(std::move(folder)), keep_(std::move(keep)) {}
 
   // Steps of the complete checkpoints, ascending.
   std::vector<int64_t> steps() const;
@@ -67,13 +75,13 @@ class CheckpointFolder {
   nlohmann::json manifest(int64_t step) const;
   std::filesystem::path path_of(int64_t step) const;
 
-  // Removes all but the newest `keep` checkpoints, and what kills have left.
+  // Removes all but those to keep, and what kills have left.
   void prune() const;
 
  private:
   void fill(int64_t step, const nlohmann::json& manifest, const std::vector<Piece>& pieces) const;
   std::filesystem::path folder_;
-  int64_t keep_;
+  Keep keep_;
 };
 
 // The whole of each tensor, under a prefixed name.

@@ -52,8 +52,8 @@ struct Saver::Flight {
   }
 };
 
-Saver::Saver(std::filesystem::path folder, int64_t keep, comm::Communicator& world)
-    : folder_(std::move(folder)), keep_(keep), world_(world) {}
+Saver::Saver(std::filesystem::path folder, Keep keep, comm::Communicator& world)
+    : folder_(std::move(folder)), keep_(std::move(keep)), world_(world) {}
 
 Saver::~Saver() {
   if (flight_ && flight_->thread.joinable()) flight_->thread.join();

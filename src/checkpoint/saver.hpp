@@ -32,7 +32,7 @@ struct State {
 
 class Saver {
  public:
-  Saver(std::filesystem::path folder, int64_t keep, comm::Communicator& world);
+  Saver(std::filesystem::path folder, Keep keep, comm::Communicator& world);
   ~Saver();  // waits for the thread; an unpublished checkpoint vanishes
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;
@@ -48,7 +48,7 @@ class Saver {
  private:
   struct Flight;
   std::filesystem::path folder_;
-  int64_t keep_;
+  Keep keep_;
   comm::Communicator& world_;
   std::unique_ptr<Flight> flight_;
 };

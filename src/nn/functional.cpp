@@ -104,9 +104,9 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::Sca
   return at::linear(x.to(compute), weight.to(compute), bias.defined() ? bias.to(compute) : bias);
 }
 
-double sum_of_squares(const Tensor& x) {
-  if (!x.is_cpu())
-    return at::linalg_vector_norm(x, 2, std::nullopt, false, at::kDouble).square().item<double>();
+Tensor sum_of_squares(const Tensor& x) {
+  at::NoGradGuard no_grad;
+  if (!x.is_cpu()) return at::linalg_vector_norm(x, 2, std::nullopt, false, at::kDouble).square();
   VARSCALE_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat,
                  "sum_of_squares takes contiguous float32");
   constexpr int64_t kChunk = 1 << 14;
@@ -130,7 +130,7 @@ double sum_of_squares(const Tensor& x) {
   });
   double sum = 0;
   for (const double part : partial) sum += part;
-  return sum;
+  return at::scalar_tensor(sum, at::kDouble);
 }
 
 TokenScores score_tokens(const Tensor& logits_NV, const Tensor& targets_N) {

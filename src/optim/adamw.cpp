@@ -12,6 +12,10 @@
 
 namespace varscale::optim {
 
+namespace {
+constexpr double kNormGuard = 1e-6;  // as torch's clip_grad_norm_
+}
+
 bool is_decayed(const nn::NamedTensor& parameter) {
   // The part of the public list that names parameters of this model.
   constexpr std::array kNeverDecayed{"pos_start", "pos_1LC", "lvl_embed", "scale_mul",
@@ -24,13 +28,20 @@ bool is_decayed(const nn::NamedTensor& parameter) {
 
 double gradient_norm(const std::vector<Tensor>& gradients) {
   double sum = 0;
-  for (const Tensor& gradient : gradients) sum += nn::sum_of_squares(gradient);
+  for (const Tensor& gradient : gradients) sum += nn::sum_of_squares(gradient).item<double>();
   return std::sqrt(sum);
 }
 
 double clip_factor(double norm, double bound) {
-  constexpr double kGuard = 1e-6;  // as torch's clip_grad_norm_
-  return bound <= 0 ? 1.0 : std::min(1.0, bound / (norm + kGuard));
+  return bound <= 0 ? 1.0 : std::min(1.0, bound / (norm + kNormGuard));
+}
+
+Guard guard(const Tensor& norm_squared, const Tensor& loss, double bound) {
+  at::NoGradGuard no_grad;
+  const Tensor finite = at::isfinite(norm_squared + loss);
+  Tensor divisor = at::ones_like(norm_squared);
+  if (bound > 0) divisor = (bound / (norm_squared.sqrt() + kNormGuard)).clamp_max(1).reciprocal();
+  return {divisor.to(at::kFloat), 1 - finite.to(at::kFloat)};
 }
 
 AdamW::AdamW(nn::NamedTensors parameters, AdamWOptions options)
@@ -39,24 +50,32 @@ AdamW::AdamW(nn::NamedTensors parameters, AdamWOptions options)
     const Tensor& tensor = parameters_[i].tensor;
     first_moments_.push_back(at::zeros_like(tensor));
     second_moments_.push_back(at::zeros_like(tensor));
-    step_counts_.push_back(at::zeros({}, at::TensorOptions(at::kFloat).device(tensor.device())));
     groups_[is_decayed(parameters_[i]) ? 1 : 0].indices.push_back(i);
   }
+  steps_taken_ = at::zeros({}, scalar_options());
+}
+
+at::TensorOptions AdamW::scalar_options() const {
+  return at::TensorOptions(at::kFloat).device(parameters_.at(0).tensor.device());
 }
 
 void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_decay,
                  double gradient_factor) {
+  step(gradients, lr, weight_decay,
+       Guard{at::full({}, 1.0 / gradient_factor, scalar_options()),
+             at::zeros({}, scalar_options())});
+}
+
+void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_decay,
+                 const Guard& guard) {
   VARSCALE_CHECK(gradients.size() == parameters_.size(), "{} gradients for {} parameters",
                  gradients.size(), parameters_.size());
   at::NoGradGuard no_grad;
-  ++steps_taken_;
-  for (Tensor& count : step_counts_) count.fill_(static_cast<double>(steps_taken_));
-  // The fused kernel divides by its scale.
-  std::optional<Tensor> scale;
-  if (gradient_factor != 1.0) {
-    scale = at::full({}, 1.0 / gradient_factor,
-                     parameters_[0].tensor.options().dtype(at::kFloat).requires_grad(false));
-  }
+  steps_taken_.add_(1 - guard.skip);
+  // Where asking costs nothing, gradients that need no division are left unwritten.
+  const bool divides = !guard.divisor.is_cpu() || guard.divisor.item<float>() != 1;
+  const std::optional<Tensor> divisor =
+      divides ? std::optional<Tensor>(guard.divisor) : std::nullopt;
   for (const Group& group : groups_) {
     std::vector<Tensor> weights, grads, first, second, counts;
     for (const size_t i : group.indices) {
@@ -65,13 +84,13 @@ void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_
       grads.push_back(gradients[i]);
       first.push_back(first_moments_[i]);
       second.push_back(second_moments_[i]);
-      counts.push_back(step_counts_[i]);
+      counts.push_back(steps_taken_);
     }
     if (weights.empty()) continue;
     at::_fused_adamw_(weights, grads, first, second, /*max_exp_avg_sqs=*/{}, counts, lr,
                       options_.beta1, options_.beta2, group.decayed ? weight_decay : 0.0,
                       options_.eps, /*amsgrad=*/false,
-                      /*maximize=*/false, scale);
+                      /*maximize=*/false, divisor, guard.skip);
   }
 }
 
@@ -84,6 +103,8 @@ nn::NamedTensors AdamW::state() const {
   return state;
 }
 
-void AdamW::set_steps_taken(int64_t steps) { steps_taken_ = steps; }
+int64_t AdamW::steps_taken() const { return std::llround(steps_taken_.item<float>()); }
+
+void AdamW::set_steps_taken(int64_t steps) { steps_taken_.fill_(static_cast<double>(steps)); }
 
 }  // namespace varscale::optim

@@ -54,9 +54,9 @@ void check_complete(const Unit& unit, const Countdown& countdown) {
                  fmt::join(names, ", "));
 }
 
-double sum_of_squares(const std::vector<Owned>& owned) {
-  double sum = 0;
-  for (const Owned& part : owned) sum += nn::sum_of_squares(part.gradient);
+Tensor sum_of_squares(const std::vector<Owned>& owned) {
+  Tensor sum = at::zeros({}, owned.at(0).gradient.options().dtype(at::kDouble));
+  for (const Owned& part : owned) sum.add_(nn::sum_of_squares(part.gradient));
   return sum;
 }
 

@@ -1,7 +1,7 @@
 // What both kinds of wrapper share: how a parameter is cut, waiting times, and the norm.
 #pragma once
 
-#include <chrono>
+#include <utility>
 
 #include "parallel/parallel.hpp"
 
@@ -18,22 +18,20 @@ struct Cut {
   int64_t end(int64_t shard) const { return std::min(rows, (shard + 1) * chunk_rows); }
 };
 
-// Waits for work, counting the seconds.
+// Waits for work and notes how long the current stream (on the CPU the host) stood still.
 class WaitClock {
  public:
+  explicit WaitClock(at::Device device) : device_(device) {}
   void wait(comm::Work& work) {
-    const auto begin = std::chrono::steady_clock::now();
+    nn::Interval& interval = waits_.emplace_back(device_);
     work.wait();
-    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    interval.end();
   }
-  double take() {
-    const double seconds = seconds_;
-    seconds_ = 0;
-    return seconds;
-  }
+  std::vector<nn::Interval> take() { return std::exchange(waits_, {}); }
 
  private:
-  double seconds_ = 0;
+  at::Device device_;
+  std::vector<nn::Interval> waits_;
 };
 
 // Counts down the leaves of a unit in one backward; a second gradient of one leaf changes nothing.
@@ -55,8 +53,8 @@ class Countdown {
 // InvariantError with the names of leaves that no gradient reached.
 void check_complete(const Unit& unit, const Countdown& countdown);
 
-// Sum of squares of float32 tensors in double, in chunks of a fixed order.
-double sum_of_squares(const std::vector<Owned>& owned);
+// Sum of squares of the gradients in double, in chunks of a fixed order: a scalar on their device.
+Tensor sum_of_squares(const std::vector<Owned>& owned);
 
 std::unique_ptr<Parallel> make_replicated(const std::vector<Unit>& units, comm::Communicator& world,
                                           const Options& options);

@@ -10,7 +10,7 @@
 //     loss_sum(head(x)).backward();
 //     parallel->finish_backward();
 //   }
-//   const double norm = parallel->gradient_norm();
+//   const Tensor norm_squared = parallel->gradient_norm_squared();
 //   optimizer.step(...);                                        // on owned()
 //   parallel->weights_changed();
 //
@@ -36,6 +36,7 @@
 #include <vector>
 
 #include "comm/communicator.hpp"
+#include "nn/async.hpp"
 #include "nn/tensor.hpp"
 
 namespace varscale::parallel {
@@ -95,10 +96,11 @@ class Parallel {
   // Whether this rank writes owned()[i] into a checkpoint: over all ranks every row once.
   virtual bool saves(size_t i) const noexcept = 0;
   virtual Held held() const = 0;
-  // Over the whole model; collective. Chunks are added in a fixed order.
-  virtual double gradient_norm() = 0;
-  // Seconds that this rank has waited for collectives since the last call.
-  virtual double take_wait_s() = 0;
+  // Over the whole model, a float64 scalar on the gradients' device; collective. Chunks are added in a
+  // fixed order.
+  virtual Tensor gradient_norm_squared() = 0;
+  // How long this rank's compute has waited for collectives since the last call.
+  virtual std::vector<nn::Interval> take_waits() = 0;
 };
 
 // The leaves must live as long as the result.

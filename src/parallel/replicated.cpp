@@ -2,7 +2,6 @@
 // backward still runs on the units before.
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <optional>
 
 #include "nn/storage.hpp"
@@ -25,7 +24,7 @@ struct Bucket {
 class Replicated final : public Parallel {
  public:
   Replicated(const std::vector<Unit>& units, comm::Communicator& world, const Options& options)
-      : world_(world), options_(options) {
+      : world_(world), options_(options), clock_(units.at(0).leaves.at(0).tensor.device()) {
     for (const Unit& unit : units)
       for (const nn::NamedTensor& leaf : unit.leaves) leaves_.push_back(leaf);
     const at::TensorOptions flat =
@@ -111,8 +110,8 @@ class Replicated final : public Parallel {
     return held;
   }
 
-  double gradient_norm() override { return std::sqrt(sum_of_squares(owned_)); }
-  double take_wait_s() override { return clock_.take(); }
+  Tensor gradient_norm_squared() override { return sum_of_squares(owned_); }
+  std::vector<nn::Interval> take_waits() override { return clock_.take(); }
 
  private:
   // float32 leaves are the master weights themselves.

@@ -7,7 +7,6 @@
 #include <ATen/ATen.h>
 
 #include <array>
-#include <cmath>
 #include <optional>
 
 #include "nn/storage.hpp"
@@ -65,7 +64,7 @@ struct UnitState {
 class Sharded final : public Parallel {
  public:
   Sharded(const std::vector<Unit>& units, comm::Communicator& world, const Options& options)
-      : options_(options) {
+      : options_(options), clock_(units.at(0).leaves.at(0).tensor.device()) {
     const int size = world.size();
     int shards = size;
     if (options.mode == Mode::kHybrid) {
@@ -193,14 +192,14 @@ class Sharded final : public Parallel {
     return held;
   }
 
-  double gradient_norm() override {
-    Tensor sum = at::full({1}, sum_of_squares(owned_), at::kDouble);
+  Tensor gradient_norm_squared() override {
+    Tensor sum = sum_of_squares(owned_);
     comm::Work work = inside_->all_reduce(sum, comm::Reduce::kSum, "gradient norm");
     clock_.wait(work);
-    return std::sqrt(sum.item<double>());
+    return sum;
   }
 
-  double take_wait_s() override { return clock_.take(); }
+  std::vector<nn::Interval> take_waits() override { return clock_.take(); }
 
  private:
   using Weights = UnitState::Weights;

@@ -18,7 +18,7 @@ using Path = std::filesystem::path;
 
 namespace {
 
-constexpr int64_t kSchemaVersion = 1;
+constexpr int64_t kSchemaVersion = 2;
 constexpr hsize_t kChunkRows = 1024;
 constexpr uint64_t kLargestBatch = uint64_t{1} << 20;  // rows
 
@@ -39,8 +39,12 @@ constexpr Field kStepFields[] = {
     VARSCALE_REAL(StepRow, flops),      VARSCALE_REAL(StepRow, lr),
     VARSCALE_REAL(StepRow, loss_mean),  VARSCALE_REAL(StepRow, loss_tail),
     VARSCALE_REAL(StepRow, err_mean),   VARSCALE_REAL(StepRow, err_tail),
-    VARSCALE_REAL(StepRow, grad_norm),  VARSCALE_REAL(StepRow, step_s),
-    VARSCALE_REAL(StepRow, data_wait_s)};
+    VARSCALE_REAL(StepRow, grad_norm),  VARSCALE_INT(StepRow, skipped),
+    VARSCALE_REAL(StepRow, step_s),     VARSCALE_REAL(StepRow, busy_min_s),
+    VARSCALE_REAL(StepRow, busy_max_s), VARSCALE_INT(StepRow, slowest_rank),
+    VARSCALE_REAL(StepRow, data_wait_s), VARSCALE_REAL(StepRow, comm_wait_s),
+    VARSCALE_INT(StepRow, memory_bytes), VARSCALE_REAL(StepRow, tokens_per_s),
+    VARSCALE_REAL(StepRow, tflops),     VARSCALE_REAL(StepRow, mfu)};
 constexpr Field kEvalFields[] = {
     VARSCALE_INT(EvalRow, step),       VARSCALE_INT(EvalRow, segment),
     VARSCALE_REAL(EvalRow, images),    VARSCALE_REAL(EvalRow, tokens),

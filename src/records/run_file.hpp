@@ -6,7 +6,7 @@
 //   pandas: pd.read_hdf("run.h5", "steps")
 //
 // Layout   /steps, /eval, /scales: 1-D compound tables, chunked, little-endian 64-bit fields with
-//          the members' names; every fact is a root attribute; schema_version is 1.
+//          the members' names; every fact is a root attribute; schema_version is 2.
 // Order    Steps increase in /steps and never fall in /eval and /scales. flush() makes all rows so
 //          far readable after a kill in practice; sync() also reaches the disk. Checkpoints carry
 //          write_run() of the rows so far, so recovery never depends on a half-written file: a file
@@ -38,8 +38,15 @@ struct StepRow {
   double loss_mean, loss_tail;  // over all tokens; over the last scale
   double err_mean, err_tail;    // 1 - top-1 accuracy
   double grad_norm;             // before clipping
-  double step_s;                // wall time of the step
-  double data_wait_s;           // part of it spent waiting for data
+  int64_t skipped;              // 1: loss or gradient was not finite, and the weights stayed
+  // Of the group of ranks. Seconds are wall time, or the device's where the model is on one.
+  double step_s;                   // the slowest rank's
+  double busy_min_s, busy_max_s;   // the step less waiting for other ranks: fastest, slowest rank
+  int64_t slowest_rank;            // who had busy_max_s
+  double data_wait_s, comm_wait_s; // part of the step spent waiting, the longest of any rank
+  int64_t memory_bytes;            // most bytes of tensors any rank has held so far
+  double tokens_per_s, tflops;     // of all ranks together
+  double mfu;                      // share of the devices' peak; NaN where the peak is not known
 };
 
 // One pass over the validation set (or its recorded subset) with the weights after `step`.

@@ -24,6 +24,8 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
     throw base::UserError("the micro-batch is {}; expected at least 1 image", options.micro_batch);
   if (options.shards < 1)
     throw base::UserError("the number of shards is {}; expected at least 1", options.shards);
+  if (options.holding == Holding::kReplicated && options.shards != 1)
+    throw base::UserError("a replicated model on {} shards; expected 1", options.shards);
   const ParameterCount count = count_parameters(shape);
   const int64_t n = count.total(), owned = ceil_divide(n, options.shards);
   const int64_t c = options.precision == Precision::kBf16 ? 2 : 4;
@@ -33,7 +35,7 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
   bytes.gradients = 4 * owned;
   bytes.moments = 8 * owned;
   if (options.async_snapshot) bytes.snapshot = 12 * owned;
-  if (options.shards == 1) {
+  if (options.holding == Holding::kReplicated) {
     if (options.precision == Precision::kBf16) bytes.compute_copies = 2 * n;
   } else {
     // The shared AdaLN projection is used by every block, so it lives in the root unit.
@@ -42,7 +44,7 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
     const int64_t block = (count.blocks() - shared) / shape.depth;
     const int64_t root = n - block * shape.depth;
     const int64_t pooled = root + std::min<int64_t>(2, shape.depth) * block;
-    bytes.compute_copies = c * pooled;
+    bytes.compute_copies = c * (options.holding == Holding::kZero2 ? n : pooled);
     bytes.reduce_buffer = 4 * (pooled + ceil_divide(pooled, options.shards));
   }
 

@@ -1,12 +1,14 @@
 // Bytes that training holds on one rank, term by term: what --plan prints and `auto` decides by.
 //
-//   MemoryEstimate bytes = estimate_memory(d16, {.micro_batch = 24, .shards = 8});
+//   MemoryEstimate bytes =
+//       estimate_memory(d16, {.micro_batch = 24, .holding = Holding::kZero3, .shards = 8});
 //   base::format_bytes(bytes.total());
 //
 // An estimate of tensors: allocator slack, the bare process (356 MiB with libtorch on a CPU, a CUDA
 // context on a GPU), the loader's images and a tokenizer in memory come on top.
 //
-// Errors   UserError for a shape that makes no model, a micro-batch or a number of shards below 1.
+// Errors   UserError for a shape that makes no model, a micro-batch or a number of shards below 1, or a
+//          replicated model on several shards.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +19,15 @@ namespace varscale::scaling {
 
 enum class Precision { kFp32, kBf16 };  // of forward and backward; master weights are always fp32
 
+// What a rank holds of the model: all of it, or 1/shards of every tensor and, gathered from the others,
+// the root unit with every block (kZero2) or with two blocks (kZero3, and inside the groups of hybrid).
+enum class Holding { kReplicated, kZero2, kZero3 };
+
 struct MemoryOptions {
   int64_t micro_batch = 1;  // images per forward on this rank
   Precision precision = Precision::kFp32;
-  int64_t shards = 1;           // 1: replicated; more: each rank owns 1/shards of every tensor
+  Holding holding = Holding::kReplicated;
+  int64_t shards = 1;           // replicated: 1
   bool recompute = false;       // blocks keep their input only and run again in backward
   bool async_snapshot = false;  // a copy of weights and moments while a checkpoint is written
 };
@@ -32,7 +39,7 @@ struct MemoryEstimate {
   int64_t weights = 0;    // 4 N / S, fp32
   int64_t gradients = 0;  // 4 N / S, fp32; buckets are these bytes, not a copy
   int64_t moments = 0;    // 8 N / S, fp32
-  // Replicated: 2 N in bf16, none in fp32. Sharded: c x (root + 2 blocks), gathered.
+  // Replicated: 2 N in bf16, none in fp32. ZeRO-3: c x (root + 2 blocks), gathered; ZeRO-2: c x N.
   int64_t compute_copies = 0;
   // Sharded: 4 (1 + 1 / S) x (root + 2 blocks), whole gradients before scattering and what arrives.
   int64_t reduce_buffer = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
 #include "base/error.hpp"
 #include "base/file.hpp"
@@ -70,6 +71,27 @@ int64_t steps_of(const RunConfig& run) {
 }
 
 int64_t images_seen_of(const RunConfig& run) { return steps_of(run) * run.train.batch; }
+
+std::set<int64_t> kept_steps_of(const RunConfig& run) {
+  std::string words = run.train.keep_at;
+  std::replace(words.begin(), words.end(), ',', ' ');
+  std::istringstream list(words);
+  std::set<int64_t> steps;
+  for (std::string word; list >> word;) {
+    size_t end = 0;
+    double images = 0;
+    try {
+      images = std::stod(word, &end);
+    } catch (const std::exception&) {
+    }
+    if (end != word.size() || !(images >= 1) || images > 1e15)
+      throw base::UserError("train.keep_at has '{}', expected numbers of images, as in '4e6 16e6'",
+                            word);
+    const auto step = static_cast<int64_t>(std::ceil(images / static_cast<double>(run.train.batch)));
+    if (step <= steps_of(run)) steps.insert(step);
+  }
+  return steps;
+}
 
 nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& tokens) {
   nlohmann::ordered_json identity;

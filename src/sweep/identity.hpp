@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 
 #include "records/token_file.hpp"
@@ -43,6 +44,9 @@ RunConfig resolve(RunConfig config, const TokenFacts& tokens);
 scaling::VarShape shape_of(const RunConfig& run, const TokenFacts& tokens);
 int64_t steps_of(const RunConfig& run);        // whole batches, rounded up
 int64_t images_seen_of(const RunConfig& run);  // steps x batch
+// The updates after which train.keep_at asks for a lasting checkpoint; budgets beyond the run's are none.
+// UserError: not a list of numbers.
+std::set<int64_t> kept_steps_of(const RunConfig& run);
 
 nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& tokens);
 std::string identity_hash(const RunConfig& run, const TokenFacts& tokens);  // 64 hex digits

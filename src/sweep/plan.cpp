@@ -2,8 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/progress.hpp"
+#include "base/error.hpp"
+#include "base/machine.hpp"
 #include "scaling/count.hpp"
+#include "scaling/device.hpp"
 #include "sweep/text_table.hpp"
 
 namespace varscale::sweep {
@@ -20,7 +25,46 @@ double Plan::total_hours() const {
   return total;
 }
 
-PlanRow plan_run(const SweepRun& run, const Throughput& throughput, int64_t ranks) {
+scaling::Machine machine_of(const std::string& device, int64_t ranks) {
+  scaling::Machine machine{.ranks = ranks, .node_ranks = ranks};
+  if (const scaling::Device* known = scaling::find_device(device)) {
+    constexpr int64_t kGpusOfANode = 8;
+    machine.node_ranks = std::min(ranks, kGpusOfANode);
+    machine.memory_bytes = known->memory_bytes;
+    machine.snapshot_elsewhere = true;
+  } else {
+    machine.memory_bytes = base::machine_memory_bytes() / static_cast<double>(ranks);
+  }
+  return machine;
+}
+
+scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shape,
+                          scaling::Machine machine) {
+  const ParallelConfig& parallel = config.parallel;
+  if (parallel.shards != 0 && parallel.mode != "hybrid") {
+    throw base::UserError("parallel.shards is {}, but parallel.mode is {}; only hybrid reads it",
+                          parallel.shards, parallel.mode);
+  }
+  if (parallel.mode == "hybrid" &&
+      (parallel.shards < 1 || machine.ranks % parallel.shards != 0)) {
+    throw base::UserError(
+        "parallel.shards is {}; hybrid needs groups that divide the {} ranks of this launch",
+        parallel.shards, machine.ranks);
+  }
+  if (parallel.memory_gib > 0) machine.memory_bytes = parallel.memory_gib * (1 << 30);
+  const int64_t share = (config.train.batch + machine.ranks - 1) / machine.ranks;
+  const scaling::MemoryOptions options{
+      .micro_batch =
+          config.train.micro_batch ? std::min(config.train.micro_batch, share) : share,
+      .precision = config.train.precision == "bf16" ? scaling::Precision::kBf16
+                                                    : scaling::Precision::kFp32,
+      .recompute = parallel.recompute};
+  if (parallel.mode == "auto") return scaling::choose_layout(shape, options, machine);
+  return scaling::given_layout(shape, options, machine, parallel.mode, parallel.shards);
+}
+
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
+                 const scaling::Machine& machine) {
   const RunConfig& config = run.config;
   const scaling::VarShape shape = shape_of(config, run.tokens);
   PlanRow row;
@@ -35,49 +79,54 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput, int64_t rank
   row.passes = static_cast<double>(row.images) / static_cast<double>(run.tokens.train_images);
   row.flops = scaling::training_flops(shape, static_cast<double>(row.images));
 
-  scaling::MemoryOptions options;
-  const int64_t share = (config.train.batch + ranks - 1) / ranks;
-  options.micro_batch =
-      config.train.micro_batch ? std::min(config.train.micro_batch, share) : share;
-  options.precision =
-      config.train.precision == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32;
-  row.memory_bytes = scaling::estimate_memory(shape, options).total();
+  const scaling::Layout layout = layout_of(config, shape, machine);
+  row.memory_bytes = layout.bytes;
+  row.mode = layout.mode == "hybrid" ? fmt::format("hybrid of {}", layout.shards) : layout.mode;
+  row.mode_why = layout.why;
+  row.fits = layout.fits;
 
   const Rate rate = throughput.rate(row.depth, config.train.precision);
-  row.hours = row.flops / (rate.flops_per_s * static_cast<double>(ranks)) / 3600;
+  row.hours = row.flops / (rate.flops_per_s * static_cast<double>(machine.ranks)) / 3600;
   row.hours_from = rate.source;
   return row;
 }
 
-Plan make_plan(const Sweep& sweep, const Throughput& throughput, int64_t ranks) {
+Plan make_plan(const Sweep& sweep, const Throughput& throughput, const scaling::Machine& machine) {
   Plan plan;
   plan.sweep = sweep.name;
   plan.device = throughput.device();
-  plan.ranks = ranks;
+  plan.machine = machine;
   for (const SweepRun& run : sweep.runs) {
     plan.assumed_tokens |= run.tokens.assumed();
-    plan.rows.push_back(plan_run(run, throughput, ranks));
+    try {
+      plan.rows.push_back(plan_run(run, throughput, machine));
+    } catch (const base::UserError& error) {
+      throw base::UserError("{}: {}", run.where, error.what());
+    }
   }
   return plan;
 }
 
 std::string plan_table(const Plan& plan) {
   TextTable table({"id", "depth", "seed", "role", "parameters", "FLOPs", "images", "tokens",
-                   "passes", "steps", "memory/rank", "hours", "hours from"});
+                   "passes", "steps", "mode", "memory/rank", "hours", "hours from"});
   for (const PlanRow& row : plan.rows)
     table.add({row.id, fmt::format("{}", row.depth), fmt::format("{}", row.seed), row.role,
                base::format_count(static_cast<double>(row.parameters)),
                fmt::format("{:.3e}", row.flops), fmt::format("{}", row.images),
                base::format_count(static_cast<double>(row.tokens)),
-               fmt::format("{:.4g}", row.passes), fmt::format("{}", row.steps),
+               fmt::format("{:.4g}", row.passes), fmt::format("{}", row.steps), row.mode,
                base::format_bytes(static_cast<double>(row.memory_bytes)),
                fmt::format("{:.3g}", row.hours), row.hours_from});
   std::string text =
       fmt::format("sweep {}: {} runs, {} rank{} on {}\n\n", plan.sweep, plan.rows.size(),
-                  plan.ranks, plan.ranks == 1 ? "" : "s", plan.device);
+                  plan.machine.ranks, plan.machine.ranks == 1 ? "" : "s", plan.device);
   text += table.text();
   text += fmt::format("\ntotal: {:.3e} FLOPs, {:.3g} hours ({})\n", plan.total_flops(),
                       plan.total_hours(), base::format_duration(plan.total_hours() * 3600));
+  for (const PlanRow& row : plan.rows)
+    if (!row.fits || row.mode != "replicated")
+      text += fmt::format("{}: {}{}\n", row.id, row.fits ? "" : "DOES NOT FIT: ", row.mode_why);
   if (plan.assumed_tokens)
     text +=
         "The token file does not exist yet: its geometry is the one under assume:, and ids that "
@@ -90,7 +139,7 @@ nlohmann::ordered_json plan_json(const Plan& plan) {
   nlohmann::ordered_json json;
   json["sweep"] = plan.sweep;
   json["device"] = plan.device;
-  json["ranks"] = plan.ranks;
+  json["ranks"] = plan.machine.ranks;
   json["assumed_tokens"] = plan.assumed_tokens;
   json["flop_formula"] = scaling::kFlopFormula;
   json["parameter_rule"] = "n_total";
@@ -107,6 +156,8 @@ nlohmann::ordered_json plan_json(const Plan& plan) {
     run["tokens"] = row.tokens;
     run["passes"] = row.passes;
     run["steps"] = row.steps;
+    run["mode"] = row.mode;
+    run["mode_why"] = row.mode_why;
     run["memory_bytes_per_rank"] = row.memory_bytes;
     run["hours"] = row.hours;
     run["hours_from"] = row.hours_from;

@@ -1,11 +1,12 @@
 // What a sweep costs before it runs: one row a run, printed by --plan and kept as plan.json.
 //
-//   Plan plan = make_plan(sweep, throughput, /*ranks=*/64);
+//   Plan plan = make_plan(sweep, throughput, machine_of("h200", 64));
 //   fmt::print("{}", plan_table(plan));
 //   write_file_atomic(folder / "plan.json", plan_json(plan).dump(2));
 //
 // FLOPs and hours are those of the training steps; validation while training adds at most
-// eval.max_cost. Memory is the tensors of one rank, replicated mode (scaling/memory.hpp).
+// eval.max_cost. Memory is the tensors of one rank in the mode of its run, which `auto` chooses for the
+// machine (scaling/layout.hpp).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "scaling/memory.hpp"
+#include "scaling/layout.hpp"
 #include "sweep/spec.hpp"
 #include "sweep/throughput.hpp"
 
@@ -30,21 +31,34 @@ struct PlanRow {
   double passes = 0;       // images / training images
   int64_t steps = 0;
   int64_t memory_bytes = 0;  // one rank
+  std::string mode;          // "replicated", "zero3", "hybrid of 8"
+  std::string mode_why;
+  bool fits = true;
   double hours = 0;
   std::string hours_from;
 };
 
 struct Plan {
   std::string sweep, device;
-  int64_t ranks = 1;
+  scaling::Machine machine;
   bool assumed_tokens = false;
   std::vector<PlanRow> rows;
   double total_flops() const;
   double total_hours() const;
 };
 
-PlanRow plan_run(const SweepRun& run, const Throughput& throughput, int64_t ranks);
-Plan make_plan(const Sweep& sweep, const Throughput& throughput, int64_t ranks);
+// Where a plan is to run: `ranks` ranks of the device. Of GPUs up to 8 are taken to be in one node, CPU
+// ranks to share this machine.
+scaling::Machine machine_of(const std::string& device, int64_t ranks);
+
+// How a run's ranks hold its model, by parallel.mode and parallel.memory_gib. UserError: a hybrid whose
+// groups do not divide the ranks.
+scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shape,
+                          scaling::Machine machine);
+
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
+                 const scaling::Machine& machine);
+Plan make_plan(const Sweep& sweep, const Throughput& throughput, const scaling::Machine& machine);
 std::string plan_table(const Plan& plan);
 nlohmann::ordered_json plan_json(const Plan& plan);
 

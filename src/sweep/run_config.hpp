@@ -89,6 +89,8 @@ struct TrainConfig {
   int64_t micro_batch = 0;    // per rank and backward pass; 0: all of the rank's share
   double save_every_min = 10;
   int64_t keep = 2;
+  std::string keep_at;        // "4e6 16e6": budgets whose checkpoints stay for ever
+  int64_t max_skipped = 10;
   int64_t threads = 0;        // 0: OMP_NUM_THREADS, or the cores
   std::string device = "cpu";
 
@@ -102,7 +104,9 @@ struct TrainConfig {
     v.field("precision", precision, "dtype of the matrix products", OneOf{"fp32", "bf16"});
     v.field("micro_batch", micro_batch, "images a backward pass on one rank; 0: the rank's whole share", Range<int64_t>::at_least(0), Identity::kNo);
     v.field("save_every_min", save_every_min, "minutes between checkpoints", Range<double>::positive(), Identity::kNo);
-    v.field("keep", keep, "checkpoints kept", Range<int64_t>::at_least(1), Identity::kNo);
+    v.field("keep", keep, "newest checkpoints kept", Range<int64_t>::at_least(1), Identity::kNo);
+    v.field("keep_at", keep_at, "images seen, as in '4e6 16e6', whose checkpoints are kept for ever", Identity::kNo);
+    v.field("max_skipped", max_skipped, "updates in a row that are skipped because loss or gradient is not finite, before the run fails", Range<int64_t>::at_least(0), Identity::kNo);
     v.field("threads", threads, "threads of one rank; 0: OMP_NUM_THREADS, or the cores", Range<int64_t>::at_least(0), Identity::kNo);
     v.field("device", device, "where the model is", OneOf{"cpu", "cuda"}, Identity::kNo);
   }
@@ -110,17 +114,23 @@ struct TrainConfig {
 
 // How the ranks hold the model: changes speed and memory, and the last bits of sums.
 struct ParallelConfig {
-  std::string mode = "replicated";
+  std::string mode = "auto";
   int64_t shards = 0;         // hybrid: ranks of one group
   bool recompute = false;
   bool overlap = true;
+  double memory_gib = 0;      // of one rank; 0: the device's, or the rank's share of the machine's
+  double deadline_s = 300;
+  double first_deadline_s = 1800;
 
   template <class Visitor>
   void visit(Visitor& v) {
-    v.field("mode", mode, "replicated: the whole model on each rank; zero2, zero3: a share of it; hybrid: zero3 in groups, copies across", OneOf{"replicated", "zero2", "zero3", "hybrid"}, Identity::kNo);
+    v.field("mode", mode, "replicated: the whole model on each rank; zero2, zero3: a share of it; hybrid: zero3 in groups, copies across; auto: the first that fits the memory", OneOf{"auto", "replicated", "zero2", "zero3", "hybrid"}, Identity::kNo);
     v.field("shards", shards, "hybrid: ranks that share one model", Range<int64_t>::at_least(0), Identity::kNo);
     v.field("recompute", recompute, "blocks keep their input alone and run again in backward", Identity::kNo);
     v.field("overlap", overlap, "reduce gradients while backward runs, and gather weights ahead", Identity::kNo);
+    v.field("memory_gib", memory_gib, "memory of one rank that auto reckons with; 0: the device's, or an equal share of the machine's", Range<double>::at_least(0), Identity::kNo);
+    v.field("deadline_s", deadline_s, "seconds a rank waits for the others in a collective before the launch ends", Range<double>::positive(), Identity::kNo);
+    v.field("first_deadline_s", first_deadline_s, "the same until the first step has passed, and around checkpoints", Range<double>::positive(), Identity::kNo);
   }
 };
 

@@ -321,10 +321,12 @@ class SweepReader {
   void finish_run(RunConfig config, const TokenFacts& tokens, const Settings& settings,
                   const std::string& where) {
     SweepRun run{{}, where, {}, tokens};
+    std::string place = settings.where("model.heads", settings.where("model.width", where));
     try {
       run.config = resolve(std::move(config), tokens);
+      place = settings.where("train.keep_at", where);
+      kept_steps_of(run.config);
     } catch (const UserError& error) {
-      const std::string place = settings.where("model.heads", settings.where("model.width", where));
       faults_.add(place, error.what());
       return;
     }

@@ -12,42 +12,20 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "scaling/device.hpp"
 
 namespace varscale::sweep {
 
 using base::UserError;
 
-namespace {
-
-// Dense peaks of the makers' data sheets, without sparsity, in FLOP/s; fp32 outside the tensor
-// cores.
-struct Device {
-  const char* name;
-  double bf16_peak, fp32_peak;
-};
-constexpr Device kDevices[] = {
-    {"a100", 312e12, 19.5e12},
-    {"h100", 989e12, 67e12},
-    {"h200", 989e12, 67e12},
-    {"b200", 2250e12, 75e12},
-};
-
-const Device* find_device(const std::string& name) {
-  for (const Device& device : kDevices)
-    if (name == device.name) return &device;
-  return nullptr;
-}
-
-}  // namespace
-
 std::vector<std::string> known_devices() {
   std::vector<std::string> names{"cpu"};
-  for (const Device& device : kDevices) names.emplace_back(device.name);
+  for (const scaling::Device& device : scaling::known_devices()) names.emplace_back(device.name);
   return names;
 }
 
 Throughput::Throughput(std::string device) : device_(std::move(device)) {
-  if (device_ != "cpu" && !find_device(device_))
+  if (device_ != "cpu" && !scaling::find_device(device_))
     throw UserError("--device {}: no such device in the table; expected one of {}", device_,
                     fmt::join(known_devices(), ", "));
 }
@@ -73,9 +51,8 @@ Rate Throughput::rate(int64_t depth, const std::string& precision) const {
         std::log(static_cast<double>(above->depth) / static_cast<double>(below->depth));
     return {below->flops_per_s + share * (above->flops_per_s - below->flops_per_s), source.name};
   }
-  if (const Device* device = find_device(device_)) {
-    const double peak = precision == "bf16" ? device->bf16_peak : device->fp32_peak;
-    return {kAssumedMfu * peak,
+  if (const scaling::Device* device = scaling::find_device(device_)) {
+    return {kAssumedMfu * device->peak(precision),
             fmt::format("{} {} peak x {} assumed", device_, precision, kAssumedMfu)};
   }
   return {kCpuFlopsPerCore,

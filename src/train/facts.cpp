@@ -1,5 +1,7 @@
 #include "train/facts.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "base/config.hpp"
@@ -10,7 +12,7 @@ namespace varscale::train {
 
 records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identity,
                          const scaling::VarShape& shape, const EvalPlan& evaluations,
-                         int64_t validation_images, int ranks) {
+                         int64_t validation_images) {
   const sweep::RunConfig& run = job.run;
   const scaling::ParameterCount count = scaling::count_parameters(shape);
   const auto images = static_cast<double>(sweep::images_seen_of(run));
@@ -50,10 +52,20 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
       std::string("centre crop, no drop path, label drop: ") + run.eval.label_drop;
   facts["val_images"] = validation_images;
   facts["eval_subset_images"] = evaluations.subset_images;
-  facts["ranks"] = static_cast<int64_t>(ranks);
   facts["segments"] = int64_t{1};
   facts["complete"] = int64_t{0};
   return facts;
+}
+
+void add_layout_facts(records::Facts& facts, const scaling::Layout& layout,
+                      const Hardware& hardware) {
+  facts["ranks"] = static_cast<int64_t>(hardware.hosts.size());
+  facts["hosts"] = fmt::format("{}", fmt::join(hardware.hosts, ","));
+  facts["device"] = hardware.device;
+  facts["device_peak_flops"] = hardware.peak_flops;
+  facts["parallel_mode"] = layout.mode;
+  facts["parallel_shards"] = layout.shards;
+  facts["parallel_why"] = layout.why;
 }
 
 std::vector<int64_t> evaluation_images(int64_t validation_images, int64_t count) {

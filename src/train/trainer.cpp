@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,15 +17,19 @@
 #include "checkpoint/saver.hpp"
 #include "data/batch.hpp"
 #include "models/var/model.hpp"
+#include "nn/async.hpp"
+#include "nn/device.hpp"
 #include "nn/functional.hpp"
 #include "optim/adamw.hpp"
 #include "optim/schedule.hpp"
 #include "parallel/parallel.hpp"
 #include "records/run_file.hpp"
 #include "scaling/count.hpp"
+#include "sweep/plan.hpp"
 #include "tokenizer/quantizer.hpp"
 #include "train/eval_points.hpp"
 #include "train/facts.hpp"
+#include "train/step_report.hpp"
 #include "train/validate.hpp"
 
 namespace varscale::train {
@@ -57,13 +62,13 @@ at::ScalarType compute_dtype(const sweep::RunConfig& run) {
   return run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
 }
 
-parallel::Options parallel_options(const sweep::RunConfig& run) {
+parallel::Options parallel_options(const sweep::RunConfig& run, const scaling::Layout& layout) {
   const std::map<std::string, parallel::Mode> modes{{"replicated", parallel::Mode::kReplicated},
                                                     {"zero2", parallel::Mode::kZero2},
                                                     {"zero3", parallel::Mode::kZero3},
                                                     {"hybrid", parallel::Mode::kHybrid}};
-  return {.mode = modes.at(run.parallel.mode),
-          .shards = static_cast<int>(run.parallel.shards),
+  return {.mode = modes.at(layout.mode),
+          .shards = static_cast<int>(layout.shards),
           .recompute = run.parallel.recompute,
           .overlap = run.parallel.overlap};
 }
@@ -101,13 +106,53 @@ class ThreadCount {
   bool changed_;
 };
 
+scaling::Layout layout_for(const TrainJob& job, const scaling::Machine& machine) {
+  scaling::Layout layout =
+      sweep::layout_of(job.run, sweep::shape_of(job.run, job.facts), machine);
+  if (!layout.fits && job.run.parallel.mode == "auto") {
+    throw base::UserError(
+        "parallel.mode auto: {}; use more ranks, a smaller train.micro_batch or "
+        "parallel.recompute, or name a mode to try it all the same",
+        layout.why);
+  }
+  return layout;
+}
+
+// While it lives, ranks may be late by what the start or a checkpoint takes.
+class LongDeadline {
+ public:
+  LongDeadline(comm::Communicator& world, const sweep::ParallelConfig& parallel)
+      : world_(world), after_s_(parallel.deadline_s) {
+    world_.set_deadline(parallel.first_deadline_s);
+  }
+  ~LongDeadline() { world_.set_deadline(after_s_); }
+  LongDeadline(const LongDeadline&) = delete;
+  LongDeadline& operator=(const LongDeadline&) = delete;
+
+ private:
+  comm::Communicator& world_;
+  double after_s_;
+};
+
+// A step that has been launched. On the CPU it is over by then; a GPU may still be at it.
+struct Launched {
+  records::StepRow row;  // what the host knows
+  nn::Fetch figures;     // sums of loss and correct answers by scale, squared norm, skipped
+  nn::Interval time;
+  std::vector<nn::Interval> waits;
+  double data_wait_s;
+};
+
 // One run in one process: the pieces, and what a step does with them.
 class Trainer {
  public:
-  Trainer(const TrainJob& job, const records::TokenFile& tokens, comm::Communicator& world)
+  Trainer(const TrainJob& job, const records::TokenFile& tokens, comm::Communicator& world,
+          const base::StopSignals& stop, const Hardware& hardware,
+          const scaling::Layout& layout)
       : job_(job),
         run_(job.run),
         world_(world),
+        stop_(stop),
         shape_(sweep::shape_of(job.run, job.facts)),
         schedule_(make_schedule(job.run)),
         batches_(tokens, run_.train.data_seed, run_.train.batch),
@@ -116,12 +161,16 @@ class Trainer {
         device_(device_of(job.run)),
         model_(shape_,
                {.device = device_, .weights = compute_dtype(job.run), .allocate = false}),
-        parallel_(parallel::make_parallel(units_of(model_), world, parallel_options(job.run))),
+        hardware_(hardware),
+        layout_(layout),
+        parallel_(
+            parallel::make_parallel(units_of(model_), world, parallel_options(job.run, layout))),
         optimizer_(owned_weights(*parallel_), {.beta1 = run_.optimizer.beta1,
-                                         .beta2 = run_.optimizer.beta2,
-                                         .eps = run_.optimizer.eps}),
-        checkpoints_(job.folder / "checkpoints", run_.train.keep),
-        saver_(job.folder / "checkpoints", run_.train.keep, world),
+                                               .beta2 = run_.optimizer.beta2,
+                                               .eps = run_.optimizer.eps}),
+        keep_(run_.train.keep, sweep::kept_steps_of(run_)),
+        checkpoints_(job.folder / "checkpoints", keep_),
+        saver_(job.folder / "checkpoints", keep_, world),
         identity_{.run_id = sweep::run_id(run_, job.facts),
                   .config_hash = sweep::identity_hash(run_, job.facts)},
         flops_per_image_(scaling::training_flops(shape_, 1.0)),
@@ -134,48 +183,44 @@ class Trainer {
     }
   }
 
-  Outcome operator()(const base::StopSignals& stop) {
+  Outcome operator()() {
+    std::optional<LongDeadline> starting(std::in_place, world_, run_.parallel);
     start();
-    std::optional<base::Progress> progress;
-    if (world_.rank() == 0 && !job_.quiet) {
-      progress.emplace(identity_.run_id, schedule_.steps(), "steps");
-      progress->set(step_);
+    if (world_.rank() == 0) {
+      progress_.emplace(
+          identity_.run_id, schedule_.steps(), "steps",
+          job_.quiet ? base::Progress::Style::kSilent : base::Progress::Style::kAuto);
+      progress_->set(step_);
+      if (!job_.quiet && (world_.size() > 1 || layout_.mode != "replicated"))
+        progress_->say(layout_.why);
     }
-    Clock::time_point last_save = Clock::now();
+    last_save_ = Clock::now();
+    GroupStep group = exchange(world_, news());
     while (step_ < schedule_.steps()) {
-      const bool stop_here = job_.stop_after > 0 && step_ >= job_.stop_after;
-      const bool save_due = seconds_since(last_save) > 60 * run_.train.save_every_min;
-      const Decision decision = decide(stop.requested() || stop_here, save_due);
-      if (decision.publish) saver_.publish();
-      if (decision.stop) save();
-      if (decision.save && !decision.stop && !saver_.in_flight()) {
-        saver_.begin(state());
-        last_save = Clock::now();
+      if (saver_.in_flight() && !group.writing) saver_.publish();
+      if (group.stop) {
+        save();
+        return {Outcome::State::kStopped, step_};
       }
-      if (decision.stop) return {Outcome::State::kStopped, step_};
-      const records::StepRow row = take_step();
-      if (rows_) rows_->append(row);
-      if (eval_plan_.steps.contains(step_)) evaluate(row);
-      if (world_.rank() == 0) {
-        if (rows_) rows_->flush();
-        if (job_.on_step) job_.on_step(step_, row.loss_mean);
+      if (keep_.steps.contains(step_) || (group.save && !saver_.in_flight())) {
+        begin_save();
+        group.writing = true;
+        group.save = false;
       }
-      if (progress) {
-        progress->note(fmt::format("loss {:.4f}", row.loss_mean));
-        progress->advance(1);
-      }
+      launch_step();
+      if (eval_plan_.steps.contains(step_)) evaluate(launched_.back().row);
+      // On a GPU the host runs one step ahead.
+      group = settle(device_.is_cpu() ? 0 : 1).value_or(group);
+      starting.reset();
     }
+    settle(0);
     if (rows_) rows_->set_fact("complete", int64_t{1});
     save();
-    if (progress) progress->finish();
+    if (progress_) progress_->finish();
     return {Outcome::State::kDone, step_};
   }
 
  private:
-  struct Decision {
-    bool stop, save, publish;
-  };
-
   // Weights and moments of what this rank owns; `to_save`: only what it writes.
   std::vector<checkpoint::Piece> pieces(bool to_save) const {
     std::vector<checkpoint::Piece> pieces;
@@ -209,16 +254,21 @@ class Trainer {
                                        .adaln_gamma = run_.model.adaln_gamma_init};
         for (const parallel::Owned& part : parallel_->owned())
           models::fill_initial(part.name, shape_, init, part.first_element(), part.weight);
-        tables.facts =
-            run_facts(job_, identity_, shape_, eval_plan_, validation_.images(), world_.size());
+        tables.facts = run_facts(job_, identity_, shape_, eval_plan_, validation_.images());
       } else {
         const checkpoint::Position position = checkpoints_.load(newest, identity_, pieces(false));
         step_ = position.step;
         segment_ = position.segment + 1;
-        optimizer_.set_steps_taken(step_);
         tables = checkpoints_.rows(newest);
         tables.facts["segments"] = segment_ + 1;
+        int64_t skipped = 0;
+        for (const records::StepRow& row : tables.steps) {
+          skipped += row.skipped;
+          skipped_in_a_row_ = row.skipped != 0 ? skipped_in_a_row_ + 1 : 0;
+        }
+        optimizer_.set_steps_taken(step_ - skipped);
       }
+      add_layout_facts(tables.facts, layout_, hardware_);
       if (world_.rank() == 0)
         rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));
     });
@@ -227,18 +277,16 @@ class Trainer {
 
   // Any rank's wish to stop stops all after the same step; the first rank's clock decides about
   // saving; a checkpoint is published when no rank still writes.
-  Decision decide(bool wish_to_stop, bool save_due) {
-    at::Tensor flags = at::zeros({3}, at::kLong);
-    flags[0] = static_cast<int64_t>(wish_to_stop);
-    flags[1] = static_cast<int64_t>(save_due && world_.rank() == 0);
-    flags[2] = static_cast<int64_t>(saver_.busy());
-    world_.all_reduce(flags, comm::Reduce::kMax, "stop and save flags").wait();
-    return {flags[0].item<int64_t>() != 0, flags[1].item<int64_t>() != 0,
-            saver_.in_flight() && flags[2].item<int64_t>() == 0};
+  RankStep news() const {
+    const bool stop_here = job_.stop_after > 0 && step_ >= job_.stop_after;
+    return {.stop = stop_.requested() || stop_here,
+            .save_due = seconds_since(last_save_) > 60 * run_.train.save_every_min,
+            .writing = saver_.busy(),
+            .memory_bytes = nn::peak_bytes(device_)};
   }
 
-  // Forward and backward of some rows of the batch; returns their sums, [2, S]. Not counted: the rows
-  // stand in for none, and add nothing.
+  // Forward and backward of some rows of the batch; returns their sums, [2, S] float64 on the device.
+  // Not counted: the rows stand in for none, and add nothing.
   at::Tensor accumulate(const data::Batch& batch, bool counted) {
     const auto count = static_cast<int64_t>(batch.sample_ids.size());
     const at::Tensor labels_B =
@@ -257,15 +305,21 @@ class Trainer {
     const double global_count =
         static_cast<double>(run_.train.batch) * static_cast<double>(shape_.tokens.scales.tokens());
     (scores.loss_N.sum() * ((counted ? 1.0 : 0.0) / global_count)).backward();
-    if (!counted) return at::zeros({2, shape_.tokens.scales.count()}, at::kDouble);
+    if (!counted) return no_sums();
     return scale_sums(scores.loss_N, scores.correct_N, count, shape_.tokens.scales);
   }
 
-  records::StepRow take_step() {
-    const Clock::time_point begin = Clock::now();
+  at::Tensor no_sums() const {
+    return at::zeros({2, shape_.tokens.scales.count()}, at::TensorOptions(at::kDouble).device(device_));
+  }
+
+  // One update. Nothing here waits for a GPU: whether loss and gradient are finite, and how far they are
+  // clipped, is decided on the device.
+  void launch_step() {
+    nn::Interval time(device_);
     double data_wait_s = 0;
     parallel_->begin_step();
-    at::Tensor sums_2S = at::zeros({2, shape_.tokens.scales.count()}, at::kDouble);
+    at::Tensor sums_2S = no_sums();
     // All ranks make equally many passes: they gather weights together.
     const int64_t largest = (run_.train.batch + world_.size() - 1) / world_.size();
     const int64_t micro = run_.train.micro_batch > 0 ? run_.train.micro_batch : largest;
@@ -282,38 +336,94 @@ class Trainer {
       sums_2S += accumulate(batch, counted);
       parallel_->finish_backward();
     }
+    std::vector<nn::Interval> waits = parallel_->take_waits();
+    nn::Interval& loss_wait = waits.emplace_back(device_);
     world_.all_reduce(sums_2S, comm::Reduce::kSum, "loss sums").wait();
-    const Scores scores = scores_from_sums(sums_2S, run_.train.batch, shape_.tokens.scales);
-    const double norm = parallel_->gradient_norm();
-    if (!std::isfinite(scores.loss_mean) || !std::isfinite(norm)) {
-      // Both are sums over the ranks, so all of them come here.
-      world_.agree(fmt::format("{}: step {}: loss {} with gradient norm {}: training has diverged",
-                               identity_.run_id, step_ + 1, scores.loss_mean, norm),
-                   /*user=*/false, "divergence");
-    }
+    loss_wait.end();
+    const at::Tensor norm_squared = parallel_->gradient_norm_squared();
+    const optim::Guard guard =
+        optim::guard(norm_squared, sums_2S.select(0, 0).sum(), run_.optimizer.clip);
     const double lr = run_.optimizer.lr * schedule_.lr_factor(step_);
     const double decay = optim::weight_decay_at(
         run_.optimizer.weight_decay, run_.optimizer.weight_decay_end, step_, schedule_.steps());
     std::vector<at::Tensor> gradients;
     for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
-    optimizer_.step(gradients, lr, decay, optim::clip_factor(norm, run_.optimizer.clip));
+    optimizer_.step(gradients, lr, decay, guard);
     parallel_->weights_changed();
+    time.end();
     ++step_;
+    for (nn::Interval& wait : parallel_->take_waits()) waits.push_back(std::move(wait));
 
     const double images = static_cast<double>(step_) * static_cast<double>(run_.train.batch);
-    return {.step = step_,
-            .segment = segment_,
-            .images = images,
-            .tokens = images * static_cast<double>(shape_.tokens.scales.tokens()),
-            .flops = images * flops_per_image_,
-            .lr = lr,
-            .loss_mean = scores.loss_mean,
-            .loss_tail = scores.loss_tail,
-            .err_mean = scores.err_mean,
-            .err_tail = scores.err_tail,
-            .grad_norm = norm,
-            .step_s = seconds_since(begin),
-            .data_wait_s = data_wait_s};
+    records::StepRow row{};
+    row.step = step_;
+    row.segment = segment_;
+    row.images = images;
+    row.tokens = images * static_cast<double>(shape_.tokens.scales.tokens());
+    row.flops = images * flops_per_image_;
+    row.lr = lr;
+    launched_.push_back({row,
+                         nn::Fetch(at::cat({sums_2S.view({-1}), norm_squared.view({1}),
+                                            guard.skip.to(at::kDouble).view({1})})),
+                         std::move(time), std::move(waits), data_wait_s});
+  }
+
+  // Completes the rows of launched steps but the newest `ahead`; what the ranks have said meanwhile, if
+  // there was a row. Collective.
+  std::optional<GroupStep> settle(size_t ahead) {
+    std::optional<GroupStep> group;
+    while (launched_.size() > ahead) {
+      const Launched step = std::move(launched_.front());
+      launched_.pop_front();
+      RankStep mine = news();
+      mine.step_s = step.time.seconds();
+      mine.data_wait_s = step.data_wait_s;
+      for (const nn::Interval& wait : step.waits) mine.comm_wait_s += wait.seconds();
+      group = exchange(world_, mine);
+      records::StepRow row = step.row;
+      read_figures(row, step.figures.host());
+      const double images = static_cast<double>(run_.train.batch);
+      add_rates(row, *group, hardware_, images * flops_per_image_,
+                images * static_cast<double>(shape_.tokens.scales.tokens()));
+      record(row);
+    }
+    return group;
+  }
+
+  void read_figures(records::StepRow& row, const at::Tensor& figures) const {
+    const int64_t sums = 2 * shape_.tokens.scales.count();
+    const Scores scores = scores_from_sums(figures.slice(0, 0, sums).view({2, -1}),
+                                           run_.train.batch, shape_.tokens.scales);
+    row.loss_mean = scores.loss_mean;
+    row.loss_tail = scores.loss_tail;
+    row.err_mean = scores.err_mean;
+    row.err_tail = scores.err_tail;
+    row.grad_norm = std::sqrt(figures[sums].item<double>());
+    row.skipped = figures[sums + 1].item<double>() != 0 ? 1 : 0;
+  }
+
+  void record(const records::StepRow& row) {
+    skipped_in_a_row_ = row.skipped != 0 ? skipped_in_a_row_ + 1 : 0;
+    if (rows_) {
+      rows_->append(row);
+      rows_->flush();
+    }
+    if (progress_) {
+      if (row.skipped != 0)
+        progress_->say(fmt::format("step {}: loss {}, gradient norm {}: the update was skipped, {} in a row",
+                                   row.step, row.loss_mean, row.grad_norm, skipped_in_a_row_));
+      progress_->note(words(row, hardware_));
+      progress_->advance(1);
+    }
+    if (world_.rank() == 0 && job_.on_step) job_.on_step(row.step, row.loss_mean);
+    if (skipped_in_a_row_ > run_.train.max_skipped) {
+      // The figures are sums over the ranks, so all of them come here.
+      world_.agree(fmt::format("{}: step {}: loss {} with gradient norm {}: training has diverged; {} "
+                               "updates in a row were skipped (train.max_skipped is {})",
+                               identity_.run_id, row.step, row.loss_mean, row.grad_norm,
+                               skipped_in_a_row_, run_.train.max_skipped),
+                   /*user=*/false, "divergence");
+    }
   }
 
   void evaluate(const records::StepRow& now) {
@@ -344,7 +454,9 @@ class Trainer {
                   scale_rows);
   }
 
+  // Everything launched has been settled.
   checkpoint::State state() {
+    VARSCALE_CHECK(launched_.empty(), "a checkpoint of {} steps under way", launched_.size());
     if (rows_) rows_->sync();
     checkpoint::State state{.identity = identity_,
                             .step = step_,
@@ -355,8 +467,22 @@ class Trainer {
     return state;
   }
 
+  // A checkpoint of this step, written beside training where memory allows.
+  void begin_save() {
+    const LongDeadline deadline(world_, run_.parallel);
+    settle(0);
+    if (saver_.in_flight()) saver_.publish();
+    if (layout_.async_save)
+      saver_.begin(state());
+    else
+      saver_.save(state());
+    last_save_ = Clock::now();
+  }
+
   // The state as it is now, and nothing left under way.
   void save() {
+    const LongDeadline deadline(world_, run_.parallel);
+    settle(0);
     if (saver_.in_flight()) saver_.publish();
     saver_.save(state());
   }
@@ -364,6 +490,7 @@ class Trainer {
   const TrainJob& job_;
   const sweep::RunConfig& run_;
   comm::Communicator& world_;
+  const base::StopSignals& stop_;
   scaling::VarShape shape_;
   optim::Schedule schedule_;
   data::TrainBatches batches_;
@@ -371,8 +498,11 @@ class Trainer {
   tokenizer::Quantizer quantizer_;
   at::Device device_;
   models::Var model_;
+  const Hardware& hardware_;
+  const scaling::Layout& layout_;
   std::unique_ptr<parallel::Parallel> parallel_;
   optim::AdamW optimizer_;
+  checkpoint::Keep keep_;
   checkpoint::CheckpointFolder checkpoints_;
   checkpoint::Saver saver_;
   checkpoint::Identity identity_;
@@ -380,7 +510,10 @@ class Trainer {
   EvalPlan eval_plan_;
   parallel::Share share_;
   std::optional<records::RunFile> rows_;  // on the first rank
-  int64_t step_ = 0, segment_ = 0;
+  std::optional<base::Progress> progress_;    // on the first rank
+  std::deque<Launched> launched_;
+  Clock::time_point last_save_;
+  int64_t step_ = 0, segment_ = 0, skipped_in_a_row_ = 0;
 };
 
 }  // namespace
@@ -388,12 +521,24 @@ class Trainer {
 Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Communicator& world,
               const base::StopSignals& stop) {
   const ThreadCount threads(job.run.train.threads);
+  nn::count_cpu_memory();
   std::unique_ptr<comm::Communicator> nccl;
   if (job.run.train.device == "cuda") nccl = comm::open_nccl(world);
   comm::Communicator& group = nccl ? *nccl : world;
+  group.set_deadline(job.run.parallel.first_deadline_s);
+  const at::Device device = device_of(job.run);
+  nn::reset_peak(device);
+  const Hardware hardware = hardware_of(group, device, job.run.train.precision);
+  const scaling::Machine machine = machine_of(group, device, hardware);
+  std::optional<scaling::Layout> layout;
   std::optional<Trainer> trainer;
-  comm::agree_on(group, "set-up of the run", [&] { trainer.emplace(job, tokens, group); });
-  return (*trainer)(stop);
+  comm::agree_on(group, "set-up of the run", [&] {
+    layout = layout_for(job, machine);
+    trainer.emplace(job, tokens, group, stop, hardware, *layout);
+  });
+  const Outcome outcome = (*trainer)();
+  group.set_deadline(job.run.parallel.first_deadline_s);  // for what comes between runs
+  return outcome;
 }
 
 }  // namespace varscale::train

@@ -17,9 +17,8 @@ at::Tensor scale_sums(const at::Tensor& loss_N, const at::Tensor& correct_N, int
   at::NoGradGuard no_grad;
   const at::Tensor per_token_2L =
       at::stack({loss_N.detach().view({batch, -1}).sum(0, false, at::kDouble),
-                 correct_N.view({batch, -1}).sum(0, false, at::kDouble)})
-          .cpu();
-  at::Tensor sums_2S = at::zeros({2, scales.count()}, at::kDouble);
+                 correct_N.view({batch, -1}).sum(0, false, at::kDouble)});
+  at::Tensor sums_2S = at::zeros({2, scales.count()}, per_token_2L.options());
   for (int64_t k = 0; k < scales.count(); ++k) {
     sums_2S.select(1, k).copy_(per_token_2L.slice(1, scales.begin(k), scales.end(k)).sum(1));
   }
@@ -66,7 +65,8 @@ Scores validate(const models::Var& model, parallel::Parallel& parallel,
   const at::Device device = model.parameters().front().tensor.device();
   const auto total = static_cast<int64_t>(images.size());
   const parallel::Share share = parallel::share_of(total, world.rank(), world.size());
-  at::Tensor sums_2S = at::zeros({2, scales.count()}, at::kDouble);
+  at::Tensor sums_2S =
+      at::zeros({2, scales.count()}, at::TensorOptions(at::kDouble).device(device));
   parallel.begin_forward();
   // All ranks make equally many passes: they gather weights together.
   const int64_t largest = (total + world.size() - 1) / world.size();
@@ -91,7 +91,7 @@ Scores validate(const models::Var& model, parallel::Parallel& parallel,
   }
   parallel.end_forward();
   world.all_reduce(sums_2S, comm::Reduce::kSum, "validation sums").wait();
-  return scores_from_sums(sums_2S, total, scales);
+  return scores_from_sums(sums_2S.cpu(), total, scales);
 }
 
 }  // namespace varscale::train

@@ -28,11 +28,11 @@ Scores validate(const models::Var& model, parallel::Parallel& parallel,
                 const data::ValidationBatches& batches, const std::vector<int64_t>& images,
                 const sweep::RunConfig& run, int64_t step, comm::Communicator& world);
 
-// Sums of loss and correct answers per scale, float64: [2, S].
+// Sums of loss and correct answers per scale, float64 on the device of the loss: [2, S].
 at::Tensor scale_sums(const at::Tensor& loss_N, const at::Tensor& correct_N, int64_t batch,
                       const scaling::ScaleList& scales);
 
-// The means from sums over `images` images.
+// The means from sums over `images` images; sums_2S on the CPU.
 Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images,
                         const scaling::ScaleList& scales);
 

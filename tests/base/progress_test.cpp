@@ -76,6 +76,14 @@ TEST(Progress, WritesAPlainLineAtEveryTenth) {
   EXPECT_THAT(lines[9], Not(HasSubstr("left")));
 }
 
+TEST(Progress, SaysASentenceAtOnceEvenWhenSilent) {
+  testing::internal::CaptureStderr();
+  Progress silent("train", 100, "steps", Progress::Style::kSilent);
+  silent.advance(50);
+  silent.say("step 50 was skipped");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "train: step 50 was skipped\n");
+}
+
 TEST(Progress, SkipsTenthsThatOneStepPasses) {
   testing::internal::CaptureStderr();
   Progress progress("load", 100, "files", Progress::Style::kPlain);

@@ -97,6 +97,18 @@ TEST_F(Checkpoints, KeepTheNewestAndRemoveWhatKillsHaveLeft) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(path()), {}), 2);
 }
 
+TEST_F(Checkpoints, OfChosenStepsAreKeptForEver) {
+  comm::run_ranks(2, [&](comm::Communicator& world) {
+    Saver saver(path(), Keep(1, {20, 40}), world);
+    for (const int64_t step : {10, 20, 30, 40, 50, 60})
+      saver.save({.identity = kIdentity,
+                  .step = step,
+                  .pieces = pieces_of(world.rank(), 2, step, true),
+                  .rows = {}});
+  });
+  EXPECT_THAT(folder().steps(), ElementsAre(20, 40, 60));
+}
+
 TEST_F(Checkpoints, AreNotThereBeforeTheyArePublished) {
   comm::run_ranks(2, [&](comm::Communicator& world) {
     Saver saver(path(), 2, world);

@@ -130,5 +130,37 @@ TEST(ClipFactor, BringsTheNormToItsBoundAndNeverUp) {
   EXPECT_EQ(clip_factor(8, 0), 1);
 }
 
+TEST(Guard, DividesByWhatClipFactorMultipliesWith) {
+  for (const double norm : {0.0, 1.0, 2.0, 8.0, 1e6}) {
+    const Guard given = guard(at::scalar_tensor(norm * norm, at::kDouble),
+                              at::scalar_tensor(1.0, at::kDouble), 2.0);
+    EXPECT_EQ(given.divisor.item<float>(), static_cast<float>(1 / clip_factor(norm, 2.0))) << norm;
+    EXPECT_EQ(given.skip.item<float>(), 0) << norm;
+  }
+}
+
+TEST(Guard, SkipsAnUpdateWhoseLossOrNormIsNotFinite) {
+  const double inf = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const auto& [norm, loss] : std::vector<std::pair<double, double>>{
+           {inf, 1}, {nan, 1}, {1, inf}, {1, nan}, {inf, -inf}}) {
+    Tensor weight = test::hash_v("w", {5, 3}).to(at::kFloat);
+    AdamW optimizer({{"w.weight", weight}}, {});
+    const Tensor gradient = at::full({5, 3}, norm);
+    const Tensor good = at::ones({5, 3}, at::kFloat);
+    optimizer.step({good.clone()}, 0.01, 0.1, 1.0);
+    const Tensor before = weight.clone();
+    const nn::NamedTensors moments = optimizer.state();
+    const Tensor first = moments[0].tensor.clone(), second = moments[1].tensor.clone();
+    optimizer.step({gradient.to(at::kFloat)}, 0.01, 0.1,
+                   guard(at::scalar_tensor(norm, at::kDouble), at::scalar_tensor(loss, at::kDouble),
+                         2.0));
+    EXPECT_TRUE(at::equal(weight, before));
+    EXPECT_TRUE(at::equal(optimizer.state()[0].tensor, first));
+    EXPECT_TRUE(at::equal(optimizer.state()[1].tensor, second));
+    EXPECT_EQ(optimizer.steps_taken(), 1);  // bias correction counts the updates that were made
+  }
+}
+
 }  // namespace
 }  // namespace varscale::optim

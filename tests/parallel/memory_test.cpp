@@ -43,6 +43,7 @@ int64_t estimated(const scaling::VarShape& shape, int64_t shards, at::ScalarType
   const scaling::MemoryEstimate bytes = scaling::estimate_memory(
       shape, {.precision = compute == at::kBFloat16 ? scaling::Precision::kBf16
                                                     : scaling::Precision::kFp32,
+              .holding = scaling::Holding::kZero3,
               .shards = shards});
   return bytes.weights + bytes.gradients + bytes.compute_copies + bytes.reduce_buffer;
 }
@@ -62,7 +63,7 @@ int64_t resident_bytes() {
 
 TEST(Memory, Zero3OfDepth12HoldsWhatTheEstimateSays) {
   const scaling::VarShape shape = imagenet_shape(12);
-  for (const int world : {2, 4}) {
+  for (const int world : {1, 2, 4}) {
     for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
       const int64_t before = resident_bytes();
       const Held held = held_by(shape, world, compute);

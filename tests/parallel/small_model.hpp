@@ -118,10 +118,11 @@ inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
     }
     world.all_reduce(loss, comm::Reduce::kSum, "loss").wait();
     result.losses.push_back(loss.item<double>());
-    result.norms.push_back(parallel->gradient_norm());
+    const at::Tensor norm_squared = parallel->gradient_norm_squared();
+    result.norms.push_back(std::sqrt(norm_squared.item<double>()));
     std::vector<at::Tensor> gradients;
     for (const parallel::Owned& part : parallel->owned()) gradients.push_back(part.gradient);
-    optimizer.step(gradients, 2e-3, 0.05, optim::clip_factor(result.norms.back(), 2.0));
+    optimizer.step(gradients, 2e-3, 0.05, optim::guard(norm_squared, loss.squeeze(), 2.0));
     parallel->weights_changed();
   }
   for (parallel::Owned part : parallel->owned()) {

@@ -16,7 +16,8 @@ import pandas
 from support import SOURCE, check, run, run_folders, scratch, state, status
 
 STEP_COLUMNS = ["step", "segment", "images", "tokens", "flops", "lr", "loss_mean", "loss_tail",
-                "err_mean", "err_tail", "grad_norm", "step_s", "data_wait_s"]
+                "err_mean", "err_tail", "grad_norm", "skipped", "step_s", "busy_min_s", "busy_max_s",
+                "slowest_rank", "data_wait_s", "comm_wait_s", "memory_bytes", "tokens_per_s", "tflops", "mfu"]
 EVAL_COLUMNS = ["step", "segment", "images", "tokens", "flops", "lr", "loss_mean", "loss_tail",
                 "err_mean", "err_tail", "val_images", "whole_set", "eval_s"]
 SCALE_COLUMNS = ["step", "scale", "loss", "err"]

@@ -20,8 +20,9 @@ SOURCE = pathlib.Path(os.environ.get("VARSCALE_SOURCE", pathlib.Path(__file__).p
 BIN = pathlib.Path(os.environ.get("VARSCALE_BIN", SOURCE / "build/release/bin")).resolve()
 DONE, BAD_INPUT, STOPPED = 0, 2, 75
 
-# What differs between two launches of one run at one layout: counts of starts, and wall times.
-NOT_COMPARED = {"segment", "step_s", "data_wait_s", "eval_s"}
+# What differs between two launches of one run at one layout: counts of starts, wall times, memory.
+NOT_COMPARED = {"segment", "step_s", "busy_min_s", "busy_max_s", "slowest_rank", "data_wait_s", "comm_wait_s",
+                "memory_bytes", "tokens_per_s", "tflops", "mfu", "eval_s"}
 
 
 def check(condition, message):

@@ -106,7 +106,7 @@ TEST(RunFile, RefusesRowsOutOfOrder) {
   run.append(eval_row(5), {});  // the subset and the whole set at one step
   EXPECT_THROW(run.append(eval_row(4), {}), base::InvariantError);
   EXPECT_THROW(run.append(eval_row(6), scale_rows(7)), base::InvariantError);
-  EXPECT_THROW(run.set_fact("schema_version", int64_t{2}), base::InvariantError);
+  EXPECT_THROW(run.set_fact("schema_version", int64_t{3}), base::InvariantError);
 }
 
 TEST(RunFile, WriteRunReplacesTheOldFileAndLeavesNothingBeside) {
@@ -136,7 +136,8 @@ import sys, h5py, pandas as pd
 path = sys.argv[1]
 steps = pd.read_hdf(path, "steps")
 assert list(steps.columns) == ["step", "segment", "images", "tokens", "flops", "lr", "loss_mean", "loss_tail",
-    "err_mean", "err_tail", "grad_norm", "step_s", "data_wait_s"], steps.columns
+    "err_mean", "err_tail", "grad_norm", "skipped", "step_s", "busy_min_s", "busy_max_s", "slowest_rank",
+    "data_wait_s", "comm_wait_s", "memory_bytes", "tokens_per_s", "tflops", "mfu"], steps.columns
 assert str(steps.step.dtype) == "int64" and str(steps.lr.dtype) == "float64"
 assert (steps.step.values == range(1, 1501)).all() and steps.loss_mean[99] == 5 - 0.01 * 100
 assert pd.read_hdf(path, "eval").val_images[0] == 500
@@ -144,7 +145,7 @@ assert pd.read_hdf(path, "scales").loss.tolist() == [4.0, 4.5, 5.1]
 with h5py.File(path) as file:
     assert file["steps"].chunks == (1024,) and (pd.DataFrame(file["steps"][:]) == steps).all().all()
     facts = dict(file.attrs)
-assert facts["depth"] == 4 and facts["lr_peak"] == 6e-3 / 7 and facts["schema_version"] == 1
+assert facts["depth"] == 4 and facts["lr_peak"] == 6e-3 / 7 and facts["schema_version"] == 2
 assert facts["role"] == "main" and facts["note"] == "Tiefe λ, ε = 0.1" and facts["empty"] == ""
 print("read")
 )",
@@ -163,7 +164,8 @@ TEST(RunFile, CsvHasFieldNamesAndDoublesThatReadBackExactly) {
   EXPECT_THAT(steps,
               testing::StartsWith(
                   "step,segment,images,tokens,flops,lr,loss_mean,loss_tail,err_mean,err_tail,"
-                  "grad_norm,step_s,data_wait_s\n1,1,16,480,1000000000,"));
+                  "grad_norm,skipped,step_s,busy_min_s,busy_max_s,slowest_rank,data_wait_s,"
+                  "comm_wait_s,memory_bytes,tokens_per_s,tflops,mfu\n1,1,16,480,1000000000,"));
   EXPECT_THAT(steps, HasSubstr("\n2,1,32,960,2000000000,0.10000000000000001,"));
   EXPECT_EQ(base::read_file(folder / "csv/scales.csv"),
             "step,scale,loss,err\n500,0,4,0.5\n500,1,4.5,0.75\n");
@@ -216,12 +218,12 @@ const Damage kDamages[] = {
      [](const auto& path) {
        edit(path, [](hid_t file) {
          const hid_t attribute = H5Aopen(file, "schema_version", H5P_DEFAULT);
-         const int64_t version = 2;
+         const int64_t version = 1;
          H5Awrite(attribute, H5T_NATIVE_INT64, &version);
          H5Aclose(attribute);
        });
      },
-     "schema_version is 2; this program reads 1"},
+     "schema_version is 1; this program reads 2"},
     {"AnAttributeWithManyValues",
      [](const auto& path) {
        edit(path, [](hid_t file) {

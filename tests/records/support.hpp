@@ -59,7 +59,9 @@ inline void edit(const std::filesystem::path& path, const std::function<void(hid
 inline StepRow step_row(int64_t step) {
   const auto x = static_cast<double>(step);
   return {step,           1,      16 * x,  480 * x, 1e9 * x, 1e-3 / x, 5 - 0.01 * x,
-          5.5 - 0.01 * x, 0.9375, 0.96875, 1.25,    0.1,     0.01};
+          5.5 - 0.01 * x, 0.9375, 0.96875, 1.25,    0,       0.1,      0.05,
+          0.08,           1,      0.01,    0.03,    1 << 20, 4800,     0.01,
+          0.5};
 }
 inline EvalRow eval_row(int64_t step) {
   const auto x = static_cast<double>(step);

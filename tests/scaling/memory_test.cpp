@@ -31,7 +31,10 @@ TEST(EstimateMemory, ShardsDivideTheStateAndAddGatheredUnits) {
   const ParameterCount count = count_parameters(d16());
   const int64_t n = count.total(), block = count.blocks() / 16, root = n - count.blocks();
   const MemoryEstimate bytes =
-      estimate_memory(d16(), {.precision = Precision::kBf16, .shards = 7, .async_snapshot = true});
+      estimate_memory(d16(), {.precision = Precision::kBf16,
+                              .holding = Holding::kZero3,
+                              .shards = 7,
+                              .async_snapshot = true});
   EXPECT_EQ(bytes.weights, 4 * ((n + 6) / 7));  // the rank with the largest part
   EXPECT_EQ(bytes.moments, 2 * bytes.weights);
   EXPECT_EQ(bytes.snapshot, 3 * bytes.weights);
@@ -40,12 +43,23 @@ TEST(EstimateMemory, ShardsDivideTheStateAndAddGatheredUnits) {
             4 * (root + 2 * block + (root + 2 * block + 6) / 7));
 }
 
+TEST(EstimateMemory, ZeroTwoGathersEveryBlockAndScattersLikeZeroThree) {
+  const int64_t n = count_parameters(d16()).total();
+  MemoryOptions options{.precision = Precision::kBf16, .holding = Holding::kZero3, .shards = 8};
+  const MemoryEstimate zero3 = estimate_memory(d16(), options);
+  options.holding = Holding::kZero2;
+  const MemoryEstimate zero2 = estimate_memory(d16(), options);
+  EXPECT_EQ(zero2.compute_copies, 2 * n);
+  EXPECT_EQ(zero2.reduce_buffer, zero3.reduce_buffer);
+  EXPECT_EQ(zero2.weights, zero3.weights);
+}
+
 TEST(EstimateMemory, ASharedAdaLNProjectionBelongsToTheRootUnit) {
   const VarShape shape = VarShape::from_depth(4, {16, 4, ScaleList({1, 2})}, 3, true);
   const ParameterCount count = count_parameters(shape);
   const int64_t w = shape.width, shared = 6 * w * w + 6 * w;
   const int64_t block = (count.blocks() - shared) / 4, root = count.total() - 4 * block;
-  const MemoryEstimate bytes = estimate_memory(shape, {.shards = 2});
+  const MemoryEstimate bytes = estimate_memory(shape, {.holding = Holding::kZero3, .shards = 2});
   EXPECT_EQ(bytes.compute_copies, 4 * (root + 2 * block));
 }
 
@@ -75,6 +89,8 @@ TEST(EstimateMemory, RefusesAnEmptyMicroBatchAndNoShards) {
               ThrowsMessage<base::UserError>(HasSubstr("micro-batch is 0")));
   EXPECT_THAT([] { estimate_memory(d16(), {.shards = 0}); },
               ThrowsMessage<base::UserError>(HasSubstr("shards is 0")));
+  EXPECT_THAT([] { estimate_memory(d16(), {.shards = 2}); },
+              ThrowsMessage<base::UserError>(HasSubstr("replicated model on 2 shards")));
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ class Flip {
     const std::map<std::string, std::string> other = {{"small.h5", "moved.h5"}, {"main", "data"},
                                                       {"wsd", "public"},        {"fp32", "bf16"},
                                                       {"none", "public"},       {"cpu", "cuda"},
-                                                      {"replicated", "zero3"}};
+                                                      {"auto", "zero3"},        {"", "64000"}};
     value = other.at(value);
   }
 
@@ -61,9 +61,10 @@ TEST(Identity, HashesExactlyWhatChangesTheNumbers) {
   // Paths, roles, division of the work and logging. epochs is another way to say images.
   const std::set<std::string> outside = {
       "tokens",     "role",          "train.epochs", "train.micro_batch", "train.save_every_min",
-      "train.keep", "train.threads", "train.device", "parallel.mode", "parallel.shards",
-      "parallel.recompute", "parallel.overlap", "eval.points", "eval.max_cost",
-      "eval.batch"};
+      "train.keep", "train.keep_at", "train.max_skipped", "train.threads", "train.device",
+      "parallel.mode", "parallel.shards", "parallel.recompute", "parallel.overlap",
+      "parallel.memory_gib", "parallel.deadline_s", "parallel.first_deadline_s", "eval.points",
+      "eval.max_cost", "eval.batch"};
   const RunConfig base = resolve(depth_four(), small_tokens());
   const std::string id = run_id(base, small_tokens());
   std::set<std::string> seen;
@@ -81,6 +82,17 @@ TEST(Identity, HashesExactlyWhatChangesTheNumbers) {
   }
   EXPECT_EQ(seen.size(), base::help_config<RunConfig>().size());
   for (const std::string& key : outside) EXPECT_TRUE(seen.contains(key)) << key;
+}
+
+TEST(KeptSteps, AreTheFirstToReachEachBudget) {
+  RunConfig run = resolve(depth_four(), small_tokens());  // 1000 steps of 64 images
+  EXPECT_TRUE(kept_steps_of(run).empty());
+  run.train.keep_at = "64, 65 6.4e3  64000 1e9";  // the last lies beyond the run
+  EXPECT_EQ(kept_steps_of(run), (std::set<int64_t>{1, 2, 100, 1000}));
+  for (const char* text : {"many", "64 -1", "0", "10k", "nan"}) {
+    run.train.keep_at = text;
+    EXPECT_THROW(kept_steps_of(run), base::UserError) << text;
+  }
 }
 
 TEST(Identity, HashesTheTokensThemselves) {

@@ -19,7 +19,7 @@ Sweep sweep_in(const fs::path& folder, const std::string& depths = "[1, 2, 3]",
                   "\ndefaults: {tokens: small.h5}\nruns: [{model.depth: " + depths + "}]\n");
 }
 
-Plan plan_of(const Sweep& sweep) { return make_plan(sweep, Throughput("cpu"), 1); }
+Plan plan_of(const Sweep& sweep) { return make_plan(sweep, Throughput("cpu"), machine_of("cpu", 1)); }
 Ledger claim(const Sweep& sweep) { return Ledger::claim(sweep, plan_of(sweep)); }
 
 std::string claim_refusal(const Sweep& sweep) {

@@ -18,7 +18,7 @@ runs: [{model.depth: [16, 30]}]
 }
 
 TEST(Plan, AgreesWithTheClosedFormsOfD16) {
-  const Plan plan = make_plan(two_depths(), Throughput("h200"), 64);
+  const Plan plan = make_plan(two_depths(), Throughput("h200"), machine_of("h200", 64));
   const PlanRow& d16 = plan.rows.at(0);
   EXPECT_EQ(d16.parameters, 310'283'520);  // of the public d16
   EXPECT_EQ(d16.steps, 3337);              // ceil(2 x 1,281,167 / 768) = ceil(3336.37)
@@ -42,16 +42,52 @@ TEST(Plan, EstimatesMemoryForTheShareOfOneRank) {
     return scaling::estimate_memory(shape_of(sweep.runs[0].config, sweep.runs[0].tokens), options)
         .total();
   };
-  EXPECT_EQ(make_plan(sweep, Throughput("h200"), 64).rows[0].memory_bytes, bytes(12));
-  EXPECT_EQ(make_plan(sweep, Throughput("h200"), 100).rows[0].memory_bytes,
+  EXPECT_EQ(make_plan(sweep, Throughput("h200"), machine_of("h200", 64)).rows[0].memory_bytes, bytes(12));
+  EXPECT_EQ(make_plan(sweep, Throughput("h200"), machine_of("h200", 100)).rows[0].memory_bytes,
             bytes(8));  // uneven: 7 or 8
   Sweep smaller = sweep;
   smaller.runs[0].config.train.micro_batch = 3;
-  EXPECT_EQ(make_plan(smaller, Throughput("h200"), 64).rows[0].memory_bytes, bytes(3));
+  EXPECT_EQ(make_plan(smaller, Throughput("h200"), machine_of("h200", 64)).rows[0].memory_bytes, bytes(3));
+}
+
+Sweep one_depth(const std::string& parallel) {
+  return sweep_of("name: q\ndefaults: {tokens: imagenet.h5, train: {batch: 512, precision: bf16}}\n"
+                  "runs: [{model.depth: 30, parallel: " + parallel + "}]\n");
+}
+
+TEST(Plan, LetsAutoChooseTheFirstModeThatFitsTheDevice) {
+  // d30 has 2.0 G parameters: 18 bytes each are 36 GB, activations of 8 images come on top; in fp32 of a
+  // 32 GiB device only shards fit, and in 12 GiB only the smallest ones.
+  const auto mode = [](const char* device, int64_t ranks, const std::string& parallel = "{}") {
+    return make_plan(one_depth(parallel), Throughput(device), machine_of(device, ranks)).rows.at(0);
+  };
+  EXPECT_EQ(mode("h100", 64).mode, "replicated");
+  EXPECT_EQ(mode("h100", 64, "{memory_gib: 32}").mode, "hybrid of 8");
+  EXPECT_FALSE(mode("h100", 64, "{mode: replicated, memory_gib: 32}").fits);
+  EXPECT_THAT(mode("h100", 64, "{memory_gib: 32}").mode_why,
+              testing::AllOf(HasSubstr("replicated needs"), HasSubstr("hybrid of 8 ranks needs"),
+                             HasSubstr("of 32.0 GiB a rank")));
+  EXPECT_FALSE(mode("h100", 1).fits);
+  EXPECT_THAT(plan_table(make_plan(one_depth("{}"), Throughput("h100"), machine_of("h100", 1))),
+              HasSubstr("DOES NOT FIT: replicated needs"));
+}
+
+TEST(Plan, RefusesGroupsThatDoNotDivideTheRanksAndShardsWithoutUse) {
+  for (const auto& [parallel, words] : std::vector<std::pair<std::string, std::string>>{
+           {"{mode: hybrid, shards: 3}", "parallel.shards is 3; hybrid needs groups that divide the 8"},
+           {"{mode: hybrid}", "parallel.shards is 0; hybrid needs"},
+           {"{mode: zero3, shards: 4}", "parallel.shards is 4, but parallel.mode is zero3"}}) {
+    try {
+      make_plan(one_depth(parallel), Throughput("h200"), machine_of("h200", 8));
+      ADD_FAILURE() << parallel << " was taken";
+    } catch (const base::UserError& error) {
+      EXPECT_THAT(error.what(), testing::AllOf(HasSubstr(words), HasSubstr(":3: ")));
+    }
+  }
 }
 
 TEST(Plan, PrintsATableAndTheSameFiguresAsJson) {
-  const Plan plan = make_plan(two_depths(), Throughput("h200"), 64);
+  const Plan plan = make_plan(two_depths(), Throughput("h200"), machine_of("h200", 64));
   const std::string table = plan_table(plan);
   EXPECT_THAT(table, HasSubstr("sweep q: 2 runs, 64 ranks on h200"));
   EXPECT_THAT(table, HasSubstr(plan.rows[1].id));
@@ -68,7 +104,7 @@ TEST(Plan, SaysThatItAssumesTheTokens) {
   const Sweep sweep =
       sweep_of("name: q\ndefaults: {tokens: none.h5}\nruns: [{}]\nassume: {images: 9}\n", {},
                Purpose::kPlan);
-  EXPECT_THAT(plan_table(make_plan(sweep, Throughput("cpu"), 1)), HasSubstr("assume:"));
+  EXPECT_THAT(plan_table(make_plan(sweep, Throughput("cpu"), machine_of("cpu", 1))), HasSubstr("assume:"));
 }
 
 TEST(Throughput, InterpolatesMeasurementsOverLogDepth) {

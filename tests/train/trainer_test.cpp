@@ -7,8 +7,10 @@
 
 #include "base/file.hpp"
 #include "checkpoint/checkpoint.hpp"
+#include "comm/thread_group.hpp"
 #include "nn/tensor.hpp"
 #include "records/run_file.hpp"
+#include "scaling/layout.hpp"
 #include "tests/train/tiny_run.hpp"
 #include "train/eval_points.hpp"
 
@@ -170,11 +172,125 @@ TEST(Trainer, RefusesTokensThatAreNotThePlannedOnes) {
   EXPECT_THROW(tiny.run(job), base::UserError);
 }
 
-TEST(Trainer, EndsARunWhoseLossIsNotFinite) {
+// What a run of this learning rate does: the first update sends the weights to where the loss overflows,
+// and every later one is skipped.
+train::TrainJob diverging(const Tiny& tiny, int64_t max_skipped) {
+  train::TrainJob job = tiny.job(fmt::format("diverging-{}", max_skipped));
+  job.run.optimizer.lr = 1e30;
+  job.run.train.max_skipped = max_skipped;
+  return job;
+}
+
+TEST(Trainer, EndsARunWhoseLossStaysNotFinite) {
+  Tiny tiny;
+  for (const int64_t limit : {0, 4}) {
+    try {
+      tiny.run(diverging(tiny, limit));
+      FAIL() << "went on";
+    } catch (const std::runtime_error& error) {
+      const std::string words = error.what();
+      EXPECT_NE(words.find(fmt::format("{} updates in a row were skipped", limit + 1)),
+                std::string::npos)
+          << words;
+      EXPECT_NE(words.find(fmt::format("step {}: loss", limit + 2)), std::string::npos) << words;
+    }
+  }
+}
+
+TEST(Trainer, SkipsAndCountsUpdatesThatAreNotFinite) {
+  Tiny tiny;
+  const train::TrainJob job = diverging(tiny, 100);
+  EXPECT_EQ(tiny.run(job).state, train::Outcome::State::kDone);
+  train::TrainJob halted = diverging(tiny, 1000);
+  halted.stop_after = 9;
+  tiny.run(halted);
+  const auto after_nine = tensors_of(halted);
+  for (const records::StepRow& row : rows_of(job).steps)
+    EXPECT_EQ(row.skipped, row.step > 1 ? 1 : 0) << row.step;
+  // The weights are still those of the first update.
+  for (const auto& [name, tensor] : tensors_of(job)) {
+    EXPECT_TRUE(at::equal(tensor, after_nine.at(name))) << name;
+    EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
+  }
+}
+
+TEST(Trainer, CountsSkippedUpdatesAcrossARestart) {
+  Tiny tiny;
+  train::TrainJob job = diverging(tiny, 8);
+  job.stop_after = 5;  // four skipped
+  tiny.run(job);
+  job.stop_after = 0;
+  try {
+    tiny.run(job);
+    FAIL() << "went on";
+  } catch (const std::runtime_error& error) {
+    EXPECT_NE(std::string(error.what()).find("step 10: loss"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Trainer, KeepsTheCheckpointsOfChosenBudgets) {
   Tiny tiny;
   train::TrainJob job = tiny.job("run");
-  job.run.optimizer.lr = 1e30;
-  EXPECT_THROW(tiny.run(job), std::runtime_error);
+  job.run.train.keep = 1;
+  job.run.train.keep_at = "24 60";
+  job.run.train.save_every_min = 1e-6;  // others come and go meanwhile
+  tiny.run(job);
+  EXPECT_EQ(checkpoint::CheckpointFolder(job.folder / "checkpoints", 1).steps(),
+            (std::vector<int64_t>{4, 10, 20}));
+}
+
+TEST(Trainer, HoldsTheModelAsTheMemoryOfARankAsks) {
+  Tiny tiny;
+  const auto mode_of = [&](double gib) {
+    std::string mode;
+    comm::run_ranks(4, [&](comm::Communicator& world) {
+      train::TrainJob job = tiny.job(fmt::format("memory-{}", gib));
+      job.run.parallel.memory_gib = gib;
+      train::train(job, *tiny.tokens, world, tiny.stop);
+      if (world.rank() == 0)
+        mode = std::get<std::string>(rows_of(job).facts.at("parallel_mode"));
+    });
+    return mode;
+  };
+  EXPECT_EQ(mode_of(1), "replicated");
+  // Just under what the whole model takes without the copy of a checkpoint.
+  const sweep::RunConfig run = test::tiny_run(*tiny.tokens);
+  const auto whole = static_cast<double>(
+      scaling::estimate_memory(sweep::shape_of(run, sweep::facts_of(*tiny.tokens)),
+                               {.micro_batch = 2})
+          .total());
+  EXPECT_EQ(mode_of(0.99 * whole / scaling::kUsableShare / (1 << 30)), "zero2");
+  train::TrainJob job = tiny.job("none");
+  job.run.parallel.memory_gib = 1e-4;
+  try {
+    tiny.run(job);
+    FAIL() << "went on";
+  } catch (const base::UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("parallel.mode auto: replicated needs"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+TEST(Trainer, ReportsTimesRatesAndMemoryOfEveryStep) {
+  Tiny tiny;
+  comm::run_ranks(2, [&](comm::Communicator& world) {
+    train::train(tiny.job("report"), *tiny.tokens, world, tiny.stop);
+  });
+  const records::RunTables rows = rows_of(tiny.job("report"));
+  for (const records::StepRow& row : rows.steps) {
+    EXPECT_GT(row.step_s, 0);
+    EXPECT_LE(row.busy_min_s, row.busy_max_s);
+    EXPECT_LE(row.busy_max_s, row.step_s);
+    EXPECT_LE(row.comm_wait_s, row.step_s);
+    EXPECT_TRUE(row.slowest_rank == 0 || row.slowest_rank == 1);
+    EXPECT_GT(row.memory_bytes, 1 << 20);
+    EXPECT_DOUBLE_EQ(row.tokens_per_s, 6 * 14 / row.step_s);
+    EXPECT_NEAR(row.tflops * row.step_s * 1e12, rows.steps.front().flops,
+                1e-6 * rows.steps.front().flops);
+    EXPECT_TRUE(std::isnan(row.mfu)) << "no peak is known of a CPU";
+  }
+  EXPECT_EQ(std::get<int64_t>(rows.facts.at("ranks")), 2);
 }
 
 TEST(EvalPoints, KeepToTheirShareOfTheCost) {

@@ -1,0 +1,48 @@
+// Times and numbers of a device that the host learns without making it wait.
+//
+//   Interval step(device);  launch(...);  step.end();
+//   Fetch figures(sums_N);                  // on their way to the host
+//   launch_the_next_step();
+//   use(figures.host(), step.seconds());    // waits for what is not there yet
+//
+// On the CPU everything has happened when the call returns, and nothing is copied.
+// Streams  Both follow the current stream of the tensor's or the given device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Event.h>
+
+#include <chrono>
+#include <optional>
+
+namespace varscale::nn {
+
+using at::Tensor;
+
+// From construction to end(), on the device's current stream. Move-only.
+class Interval {
+ public:
+  explicit Interval(at::Device device);
+  void end();
+  // After end(); on a device it waits until the end has been passed.
+  double seconds() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  at::Device device_;
+  Clock::time_point host_begin_, host_end_;
+  std::optional<c10::Event> begin_, end_;
+};
+
+// A tensor on its way to the host. Move-only.
+class Fetch {
+ public:
+  explicit Fetch(const Tensor& figures);
+  const Tensor& host() const;  // a CPU tensor
+
+ private:
+  Tensor host_;
+  std::optional<c10::Event> arrived_;
+};
+
+}  // namespace varscale::nn

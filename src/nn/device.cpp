@@ -1,0 +1,85 @@
+#include "nn/device.hpp"
+
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/alloc_cpu.h>
+#include <malloc.h>
+
+#include <atomic>
+#include <cstring>
+#include <mutex>
+
+#include "base/machine.hpp"
+
+namespace varscale::nn {
+
+namespace {
+
+std::atomic<int64_t> cpu_held = 0, cpu_peak = 0;
+
+void free_counted(void* data) {
+  cpu_held -= static_cast<int64_t>(malloc_usable_size(data));
+  c10::free_cpu(data);
+}
+
+// The default allocator's memory, counted by the sizes that malloc gave.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* data = c10::alloc_cpu(bytes);
+    if (data != nullptr) {
+      const int64_t held = cpu_held += static_cast<int64_t>(malloc_usable_size(data));
+      int64_t peak = cpu_peak;
+      while (held > peak && !cpu_peak.compare_exchange_weak(peak, held)) {
+      }
+    }
+    return {data, data, &free_counted, c10::Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &free_counted; }
+  void copy_data(void* target, const void* source, size_t bytes) const override {
+    std::memcpy(target, source, bytes);
+  }
+};
+
+c10::CachingDeviceAllocator::DeviceStats stats_of(at::Device device) {
+  return c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+}
+
+constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+}  // namespace
+
+std::string device_name(at::Device device) {
+  return device.is_cpu() ? base::cpu_name() : gpu_name(device.index());
+}
+
+double memory_bytes(at::Device device) {
+  if (device.is_cpu()) return base::machine_memory_bytes();
+  return static_cast<double>(
+      c10::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).second);
+}
+
+void count_cpu_memory() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    static CountingAllocator allocator;
+    c10::SetCPUAllocator(&allocator, /*priority=*/1);
+  });
+}
+
+int64_t held_bytes(at::Device device) {
+  return device.is_cpu() ? cpu_held.load() : stats_of(device).allocated_bytes[kAll].current;
+}
+
+int64_t peak_bytes(at::Device device) {
+  return device.is_cpu() ? cpu_peak.load() : stats_of(device).allocated_bytes[kAll].peak;
+}
+
+void reset_peak(at::Device device) {
+  if (device.is_cpu())
+    cpu_peak = cpu_held.load();
+  else
+    c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+}
+
+}  // namespace varscale::nn

@@ -1,0 +1,30 @@
+// The device that a model is on: its name, its memory, and the bytes of tensors there.
+//
+//   count_cpu_memory();                                   // once, before the tensors that shall count
+//   fmt::print("{} of {}", peak_bytes(device), memory_bytes(device));
+//
+// On a GPU the caching allocator counts by itself. On the CPU, tensors allocated after count_cpu_memory()
+// count, of all threads of the process.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <string>
+
+namespace varscale::nn {
+
+// As the driver or the kernel has it: "NVIDIA H200", "AMD EPYC 9454P".
+std::string device_name(at::Device device);
+// Of a GPU as a whole, or of the machine; 0 where the system does not say.
+double memory_bytes(at::Device device);
+
+void count_cpu_memory();  // again: no effect
+int64_t held_bytes(at::Device device);
+int64_t peak_bytes(at::Device device);  // the most that was held since the last reset_peak()
+void reset_peak(at::Device device);
+
+// device_gpu.cpp, device_absent.cpp.
+std::string gpu_name(c10::DeviceIndex index);
+
+}  // namespace varscale::nn
