@@ -108,7 +108,8 @@ struct SyntheticSweep {
         tables.scales.push_back({step, scale, loss + 0.1 * scale, err});
       if (step > 0)
         tables.steps.push_back({step, 0, images, eval.tokens, eval.flops, 6e-3, loss,
-                                eval.loss_tail, err, eval.err_tail, 0.7, 0.05, 0.001});
+                                eval.loss_tail, err, eval.err_tail, 0.7, 0, 0.05, 0.05, 0.05, 0, 0.001, 0,
+                                int64_t{1} << 30, 1e4, 0.1, 0.5});
     }
     if (change) change(run, tables);
     return tables;
