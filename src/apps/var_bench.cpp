@@ -15,12 +15,15 @@
 
 #include "base/command_line.hpp"
 #include "base/error.hpp"
+#include "base/machine.hpp"
 #include "comm/communicator.hpp"
 #include "models/var/model.hpp"
+#include "nn/device.hpp"
 #include "nn/functional.hpp"
 #include "optim/adamw.hpp"
 #include "parallel/parallel.hpp"
 #include "scaling/count.hpp"
+#include "scaling/memory.hpp"
 #include "train/validate.hpp"
 
 namespace varscale {
@@ -35,6 +38,7 @@ constexpr const char* kExamples = R"(Examples:
   var_bench step --depth 4 --batch 4 --precision bf16 --repeats 20
   mpirun -n 2 var_bench step --depth 6 --batch 4 --mode zero3    over ranks
   mpirun -n 2 var_bench overlap --depth 6 --batch 4              what reduction during backward saves
+  mpirun -n 4 var_bench memory --depth 12 --batch 4 --mode zero3     bytes held against the estimate
   mpirun -n 2 var_bench collectives --mib 25)";
 
 struct Options {
@@ -151,6 +155,7 @@ class StepBench {
   double tokens() const {
     return static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
   }
+  parallel::Held held() const { return parallel_->held(); }
   double take_wait_s() {
     double seconds = 0;
     for (const nn::Interval& wait : parallel_->take_waits()) seconds += wait.seconds();
@@ -226,6 +231,44 @@ void bench_overlap(const Options& options, comm::Communicator& world) {
   print(json, world);
 }
 
+// Bytes of tensors that each rank holds: those of the model and of a whole step's peak, each against the
+// estimate that plans are made with. One line a rank.
+void bench_memory(const Options& options, comm::Communicator& world) {
+  nn::count_cpu_memory();
+  const int64_t before = nn::held_bytes(at::kCPU);
+  StepBench bench(options, world, /*overlap=*/true);
+  nn::reset_peak(at::kCPU);
+  for (int64_t i = 0; i < std::max<int64_t>(1, options.warmup); ++i) bench.step();
+  scaling::MemoryOptions memory{
+      .micro_batch = (options.batch + world.size() - 1) / world.size(),
+      .precision =
+          options.precision == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32,
+      .holding = options.mode == "replicated" ? scaling::Holding::kReplicated
+                 : options.mode == "zero2"    ? scaling::Holding::kZero2
+                                              : scaling::Holding::kZero3,
+      .recompute = options.recompute};
+  if (options.mode != "replicated")
+    memory.shards = options.mode == "hybrid" ? options.shards : world.size();
+  const scaling::MemoryEstimate estimate = scaling::estimate_memory(shape_of(options), memory);
+  const parallel::Held held = bench.held();
+  const int64_t in_pools = estimate.weights + estimate.gradients + estimate.compute_copies +
+                           estimate.reduce_buffer;
+  constexpr double kMib = 1 << 20;
+  nlohmann::ordered_json json = head("memory", options, world);
+  json["rank"] = world.rank();
+  json["pool_mib"] = static_cast<double>(held.total()) / kMib;
+  json["pool_estimate_mib"] = static_cast<double>(in_pools) / kMib;
+  json["peak_mib"] = static_cast<double>(nn::peak_bytes(at::kCPU) - before) / kMib;
+  json["peak_estimate_mib"] = static_cast<double>(estimate.total()) / kMib;
+  json["peak_gathered_blocks"] = held.peak_gathered_blocks;
+  json["resident_mib"] = static_cast<double>(base::resident_bytes()) / kMib;
+  const std::string line = json.dump();
+  for (int r = 0; r < world.size(); ++r) {
+    const std::string of_rank = world.broadcast_bytes(line, r, "line");
+    if (world.rank() == 0) fmt::print("{}\n", of_rank);
+  }
+}
+
 void bench_collectives(const Options& options, comm::Communicator& world) {
   const int64_t elements = (options.mib << 20) / 4 / world.size() * world.size();
   at::Tensor whole = at::ones({elements}), part = at::ones({elements / world.size()}),
@@ -254,8 +297,9 @@ ExitCode parse_and_run(int argc, char** argv) {
   app.require_subcommand(1);
   auto* step = app.add_subcommand("step", "one training step");
   auto* overlap = app.add_subcommand("overlap", "reduction during backward against after it");
+  auto* memory = app.add_subcommand("memory", "bytes held by each rank against the estimate");
   auto* collectives = app.add_subcommand("collectives", "each collective of its own");
-  for (CLI::App* command : {step, overlap}) {
+  for (CLI::App* command : {step, overlap, memory}) {
     command->add_option("--depth", options.depth, "depth of the model")->check(CLI::PositiveNumber);
     command->add_option("--batch", options.batch, "images a step over all ranks")
         ->check(CLI::PositiveNumber);
@@ -269,6 +313,8 @@ ExitCode parse_and_run(int argc, char** argv) {
     command->add_flag("--recompute", options.recompute, "run each block again in backward");
   }
   collectives->add_option("--mib", options.mib, "size of the tensor")->check(CLI::PositiveNumber);
+  memory->add_option("--steps", options.warmup, "steps whose peak is taken")
+      ->check(CLI::PositiveNumber);
   for (CLI::App* command : {step, overlap, collectives}) {
     command->add_option("--repeats", options.repeats, "measured")->check(CLI::PositiveNumber);
     command->add_option("--warmup", options.warmup, "run before")->check(CLI::NonNegativeNumber);
@@ -283,6 +329,7 @@ ExitCode parse_and_run(int argc, char** argv) {
                     options.batch, world->size());
   if (step->parsed()) bench_step(options, *world);
   if (overlap->parsed()) bench_overlap(options, *world);
+  if (memory->parsed()) bench_memory(options, *world);
   if (collectives->parsed()) bench_collectives(options, *world);
   return ExitCode::kDone;
 }

@@ -12,10 +12,14 @@
 
 #include "base/error.hpp"
 
-// One function, compiled for three generations of processors; loops over kLanes independent lanes
+// One function, compiled for three levels of instruction sets (AVX-512, AVX2 with FMA, plain), of which the
+// processor takes the highest that it has, whoever made it; loops over kLanes independent lanes
 // vectorise without reordering any sum.
 #define VARSCALE_SIMD \
-  __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default"), optimize("O3")))
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
+
+// Vectors are passed between functions of this file alone, all of them inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace varscale::nn {
 
@@ -24,20 +28,30 @@ namespace {
 constexpr int64_t kLanes = 16;
 constexpr float kSmallestNorm = 1e-12F;
 
+// Vectors of kLanes: the compiler does not vectorise loops over exp by itself.
+using Floats = float __attribute__((vector_size(4 * kLanes)));
+using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
+
 // exp(x) to 2 units in the last place for x <= 88; below -87 it is 0 to within 1e-38.
-inline __attribute__((always_inline)) float exp_lane(float x) {
-  const float bounded = std::max(x, -87.0F);
-  const float n = std::floor(bounded * 1.44269504F + 0.5F);
-  const float r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
-  float p = 1.9875691500e-4F;
-  p = p * r + 1.3981999507e-3F;
+inline __attribute__((always_inline)) Floats exp_lanes(const Floats x) {
+  constexpr float kRounder = 12582912.0F;  // 1.5 x 2^23: adding it leaves the nearest integer
+  const Floats bounded = x > -87.0F ? x : Floats{} - 87.0F;
+  const Floats n = (bounded * 1.44269504F + kRounder) - kRounder;
+  const Floats r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
+  Floats p = r * 1.9875691500e-4F + 1.3981999507e-3F;
   p = p * r + 8.3334519073e-3F;
   p = p * r + 4.1665795894e-2F;
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
   p = p * r * r + r + 1.0F;
-  const auto exponent = (static_cast<int32_t>(n) + 127) << 23;
-  return p * std::bit_cast<float>(exponent);
+  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
+  return p * std::bit_cast<Floats>(exponent);
+}
+
+inline __attribute__((always_inline)) Floats load(const float* x, int64_t n) {
+  Floats lanes{};
+  std::memcpy(&lanes, x, static_cast<size_t>(n) * sizeof(float));
+  return lanes;
 }
 
 inline float widen(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
@@ -69,18 +83,24 @@ VARSCALE_SIMD float max_of_row(const float* x, int64_t n) {
 }
 
 VARSCALE_SIMD float sum_of_exp(const float* x, int64_t n, float shift) {
-  std::array<float, kLanes> lanes{};
+  Floats lanes{};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += exp_lane(x[i + l] - shift);
+  for (; i + kLanes <= n; i += kLanes) lanes += exp_lanes(load(x + i, kLanes) - shift);
   float sum = 0;
-  for (const float lane : lanes) sum += lane;
-  for (; i < n; ++i) sum += exp_lane(x[i] - shift);
+  for (int64_t l = 0; l < kLanes; ++l) sum += lanes[l];
+  const Floats rest = exp_lanes(load(x + i, n - i) - shift);
+  for (int64_t l = 0; l < n - i; ++l) sum += rest[l];
   return sum;
 }
 
 VARSCALE_SIMD void scaled_exp(const float* x, float* out, int64_t n, float shift, float factor) {
-  for (int64_t i = 0; i < n; ++i) out[i] = exp_lane(x[i] - shift) * factor;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Floats lanes = exp_lanes(load(x + i, kLanes) - shift) * factor;
+    std::memcpy(out + i, &lanes, sizeof(lanes));
+  }
+  const Floats rest = exp_lanes(load(x + i, n - i) - shift) * factor;
+  std::memcpy(out + i, &rest, static_cast<size_t>(n - i) * sizeof(float));
 }
 
 VARSCALE_SIMD float dot(const float* a, const float* b, int64_t n) {

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/base/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace varscale::base {
 namespace {

@@ -7,7 +7,7 @@
 #include <stdexcept>
 
 #include "base/error.hpp"
-#include "tests/base/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace varscale::base {
 namespace {

@@ -12,7 +12,7 @@
 #include "base/safetensors.hpp"
 #include "checkpoint/saver.hpp"
 #include "comm/thread_group.hpp"
-#include "tests/base/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "tests/support/hash_weights.hpp"
 
 namespace varscale::checkpoint {

@@ -226,9 +226,14 @@ TEST_P(CommunicatorSuite, ReduceScatterGivesEachRankItsRowOfTheSum) {
 TEST_P(CommunicatorSuite, GathersAnyDtypeAlsoInPlace) {
   on_ranks([](Communicator& world) {
     const int64_t size = world.size();
-    for (const auto type : {at::kFloat, at::kBFloat16, at::kLong, at::kByte}) {
-      auto row = [&](int rank) { return part(rank, 1001, at::kFloat).mul(100).abs().to(type); };
-      Tensor out_RP = at::zeros({size, 1001}, type), place_RP = at::zeros({size, 1001}, type);
+    for (const auto& [type, count] : std::vector<std::pair<at::ScalarType, int64_t>>{
+             {at::kFloat, 1001}, {at::kFloat, 28}, {at::kFloat, 29}, {at::kBFloat16, 1001},
+             {at::kLong, 1001},  {at::kDouble, 7}, {at::kByte, 1001}, {at::kByte, 1},
+             {at::kByte, 0}}) {  // 112 bytes travel with the meeting of the ranks
+      auto row = [&, type = type, count = count](int rank) {
+        return part(rank, count, at::kFloat).mul(100).abs().to(type);
+      };
+      Tensor out_RP = at::zeros({size, count}, type), place_RP = at::zeros({size, count}, type);
       world.all_gather(out_RP, row(world.rank()), "rows").wait();
       place_RP[world.rank()].copy_(row(world.rank()));
       world.all_gather(place_RP, place_RP[world.rank()], "rows in place").wait();

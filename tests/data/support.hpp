@@ -15,7 +15,7 @@
 #include "data/image_file.hpp"
 #include "nn/tensor.hpp"
 #include "records/token_file.hpp"
-#include "tests/base/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace varscale::data {
 

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "tests/fit/synthetic_sweep.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace varscale::fit {
 namespace {
@@ -29,15 +30,6 @@ std::string text_of(const std::filesystem::path& path) {
 
 class VarFit : public testing::Test {
  protected:
-  VarFit()
-      : folder_(std::filesystem::path(testing::TempDir()) /
-                (std::string("var_fit_") +
-                 testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  ~VarFit() override { std::filesystem::remove_all(folder_); }
-
   // Exit status; what it printed is in out() and err().
   int run(const std::string& arguments, const std::string& environment = "") {
     const char* bin = std::getenv("VARSCALE_BIN");
@@ -57,7 +49,8 @@ class VarFit : public testing::Test {
     return nlohmann::json::parse(text_of(folder_ / "fit" / "fit.json"));
   }
 
-  std::filesystem::path folder_;
+  base::TemporaryFolder scratch_;
+  std::filesystem::path folder_ = scratch_.path();
 };
 
 nlohmann::json headline(const nlohmann::json& json) {

@@ -18,7 +18,7 @@
 #include "generate/sampler.hpp"
 #include "records/token_file.hpp"
 #include "sweep/identity.hpp"
-#include "tests/base/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "tests/support/hash_weights.hpp"
 
 namespace varscale::generate {

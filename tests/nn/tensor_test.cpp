@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/error.hpp"
-#include "tests/base/temporary_folder.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "tests/support/hash_weights.hpp"
 
 namespace varscale::nn {

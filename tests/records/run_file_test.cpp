@@ -115,11 +115,11 @@ TEST(RunFile, WriteRunReplacesTheOldFileAndLeavesNothingBeside) {
   base::write_file_atomic(path, "not HDF5");
   write_run(path, example());
   expect_same(read_run(path), example());
-  EXPECT_EQ(folder.entries(), 1u);
+  EXPECT_EQ(folder.entries(), 1);
   RunTables wrong = example();
   wrong.steps[3].step = 1;
   EXPECT_THROW(write_run(path, wrong), base::InvariantError);
-  EXPECT_EQ(folder.entries(), 1u);
+  EXPECT_EQ(folder.entries(), 1);
   expect_same(read_run(path), example());
 }
 

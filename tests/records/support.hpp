@@ -17,29 +17,11 @@
 #include "base/file.hpp"
 #include "records/run_file.hpp"
 #include "records/token_file.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace varscale::records {
 
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "records-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw base::SystemError(name, errno);
-    path_ = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  std::filesystem::path operator/(const char* name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-  size_t entries() const {
-    const auto all = std::filesystem::directory_iterator(path_);
-    return static_cast<size_t>(std::distance(begin(all), end(all)));
-  }
-
- private:
-  std::filesystem::path path_;
-};
+using base::TemporaryFolder;
 
 // A way to spoil a good file, and what the reader must say of it.
 struct Damage {

@@ -79,7 +79,7 @@ TEST(TokenFile, ReadsBackWhatWasWrittenInAnyOrder) {
     EXPECT_FALSE(std::filesystem::exists(path)) << "incomplete, but already in its place";
     writer.commit();
   }
-  EXPECT_EQ(folder.entries(), 1u);
+  EXPECT_EQ(folder.entries(), 1);
   const TokenFile file(path);
   EXPECT_EQ(file.info().rows(), 13);
   EXPECT_EQ(file.info().tokens_per_image(), 5);

@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "sweep/spec.hpp"
+#include "tests/support/temporary_folder.hpp"
 
 namespace varscale::sweep {
 
@@ -60,23 +60,6 @@ inline std::string refusal_of(const std::string& text,
   return "";
 }
 
-// A folder that goes when the test ends.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "varscale-sweep-XXXXXX").string();
-    if (!mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using base::TemporaryFolder;
 
 }  // namespace varscale::sweep
