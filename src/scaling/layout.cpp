@@ -24,7 +24,7 @@ Layout estimate(const VarShape& shape, MemoryOptions options, const Machine& mac
   layout.bytes = estimate_memory(shape, options).total();
   options.async_snapshot = true;
   const int64_t with_copy =
-      machine.snapshot_elsewhere ? layout.bytes : estimate_memory(shape, options).total();
+      machine.on_gpu ? layout.bytes : estimate_memory(shape, options).total();
   auto is_usable = [&](int64_t bytes) {
     return machine.memory_bytes <= 0 ||
            static_cast<double>(bytes) <= kUsableShare * machine.memory_bytes;

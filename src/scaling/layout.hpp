@@ -24,7 +24,7 @@ struct Machine {
   int64_t ranks = 1;
   int64_t node_ranks = 1;           // ranks of one node
   double memory_bytes = 0;          // of one rank; 0: not known
-  bool snapshot_elsewhere = false;  // checkpoints are copied to another memory (a GPU's host)
+  bool on_gpu = false;  // then the copies of checkpoints lie in another memory, the host's
 };
 
 struct Layout {

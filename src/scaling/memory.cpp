@@ -10,11 +10,24 @@ namespace {
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Numbers that one block keeps per token: input and output of the first norm, its modulated form,
-// q, k and v, unit-norm q and k, the attention's output, its projection; input, output and
-// modulated form of the second norm; both hidden layers; the second linear's output.
-int64_t kept_per_token(const VarShape& shape) {
-  return (shape.attn_l2_norm ? 14 : 12) * shape.width + 2 * shape.hidden();
+// Bytes that one block keeps per token for its backward.
+int64_t kept_per_token(const VarShape& shape, const MemoryOptions& options) {
+  const int64_t w = shape.width, h = shape.hidden();
+  const int64_t unit = shape.attn_l2_norm ? 2 : 0;  // unit-norm q and k
+  // Always float32: input and output of both norms, and the two branches before their gates.
+  const int64_t wide = 4 * 6 * w;
+  // In the compute type: both modulated forms, q, k and v, the attention's output; both hidden layers.
+  const int64_t numbers = (6 + unit) * w + 2 * h;
+  if (options.precision == Precision::kFp32) return wide + 4 * numbers;
+  // bf16 on the CPU attends by products: it keeps a copy of v and the softmax of every pair of tokens.
+  int64_t softmax = 0;
+  if (!options.on_gpu) {
+    const ScaleList& scales = shape.tokens.scales;
+    int64_t pairs = 0;
+    for (int64_t k = 0; k < scales.count(); ++k) pairs += scales.tokens_at(k) * scales.end(k);
+    softmax = 2 * (w + shape.heads * pairs / scales.tokens());
+  }
+  return wide + 2 * numbers + softmax;
 }
 
 }  // namespace
@@ -50,12 +63,13 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
 
   const int64_t w = shape.width, d = shape.depth;
   const int64_t rows = options.micro_batch * shape.tokens.scales.tokens();
-  const int64_t block_kept = rows * kept_per_token(shape);
-  const int64_t blocks_kept = options.recompute ? d * rows * w + block_kept : d * block_kept;
-  const int64_t adaln_kept = options.micro_batch * d * 6 * w;
-  const int64_t outside_kept = rows * (4 * w + shape.tokens.code_width);
-  bytes.activations = c * (blocks_kept + adaln_kept + outside_kept);
-  bytes.logits = rows * shape.tokens.vocabulary * (c + 4 + 4);
+  const int64_t block_kept = rows * kept_per_token(shape, options);
+  const int64_t blocks_kept = options.recompute ? 4 * d * rows * w + block_kept : d * block_kept;
+  const int64_t adaln_kept = 4 * options.micro_batch * d * 6 * w;
+  const int64_t outside_kept = 4 * rows * (4 * w + shape.tokens.code_width);
+  bytes.activations = blocks_kept + adaln_kept + outside_kept;
+  const int64_t loss_bytes = c == 2 && options.on_gpu ? c + 4 + 4 : 2 * c;
+  bytes.logits = rows * shape.tokens.vocabulary * loss_bytes;
   bytes.workspace = c * rows * (6 * w + 2 * shape.hidden());
   return bytes;
 }

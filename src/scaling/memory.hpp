@@ -11,6 +11,7 @@
 //          replicated model on several shards.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "scaling/shape.hpp"
@@ -29,6 +30,7 @@ struct MemoryOptions {
   Holding holding = Holding::kReplicated;
   int64_t shards = 1;           // replicated: 1
   bool recompute = false;       // blocks keep their input only and run again in backward
+  bool on_gpu = false;          // whose kernels of the loss and of bf16 attention differ from the CPU's
   bool async_snapshot = false;  // a copy of weights and moments while a checkpoint is written
 };
 
@@ -43,16 +45,19 @@ struct MemoryEstimate {
   int64_t compute_copies = 0;
   // Sharded: 4 (1 + 1 / S) x (root + 2 blocks), whole gradients before scattering and what arrives.
   int64_t reduce_buffer = 0;
-  // Kept for backward: per token and block 14 w + 2 h numbers (12 w + 2 h without unit-norm q and
-  // k); with recompute w, and once a block's worth. AdaLN: 6 w per image and block. Outside the
-  // blocks 4 w + Cvae a token.
+  // Kept for backward, per token and block: 6 w in fp32 (inputs and outputs of the norms, the branches)
+  // and 8 w + 2 h in the compute type (6 w + 2 h without unit-norm q and k); bf16 on the CPU also 2 w and
+  // its attention's softmax. With recompute 4 w bytes, and once a block's worth. In fp32: 6 w per image
+  // and block (AdaLN), and outside the blocks 4 w + Cvae a token.
   int64_t activations = 0;
-  int64_t logits = 0;     // B L V: in the compute type, their fp32 copy, and its gradient
-  int64_t workspace = 0;  // gradients inside one block: 6 w + 2 h numbers a token
+  int64_t logits = 0;     // B L V: the logits and their gradient; of bf16 on a GPU also in fp32
+  // Gradients inside one block: 6 w + 2 h numbers a token. The logits are gone by then, so the larger of
+  // the two counts.
+  int64_t workspace = 0;
   int64_t snapshot = 0;   // 12 N / S when async_snapshot
   int64_t total() const {
-    return weights + gradients + moments + compute_copies + reduce_buffer + activations + logits +
-           workspace + snapshot;
+    return weights + gradients + moments + compute_copies + reduce_buffer + activations +
+           std::max(logits, workspace) + snapshot;
   }
 };
 

@@ -31,7 +31,7 @@ scaling::Machine machine_of(const std::string& device, int64_t ranks) {
     constexpr int64_t kGpusOfANode = 8;
     machine.node_ranks = std::min(ranks, kGpusOfANode);
     machine.memory_bytes = known->memory_bytes;
-    machine.snapshot_elsewhere = true;
+    machine.on_gpu = true;
   } else {
     machine.memory_bytes = base::machine_memory_bytes() / static_cast<double>(ranks);
   }
@@ -58,7 +58,8 @@ scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shap
           config.train.micro_batch ? std::min(config.train.micro_batch, share) : share,
       .precision = config.train.precision == "bf16" ? scaling::Precision::kBf16
                                                     : scaling::Precision::kFp32,
-      .recompute = parallel.recompute};
+      .recompute = parallel.recompute,
+      .on_gpu = machine.on_gpu};
   if (parallel.mode == "auto") return scaling::choose_layout(shape, options, machine);
   return scaling::given_layout(shape, options, machine, parallel.mode, parallel.shards);
 }

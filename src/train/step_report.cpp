@@ -79,7 +79,7 @@ scaling::Machine machine_of(comm::Communicator& world, at::Device device,
   at::Tensor least = at::full({1}, mine, at::kDouble);
   world.all_reduce(least, comm::Reduce::kMin, "memory of a rank").wait();
   machine.memory_bytes = least.item<double>();
-  machine.snapshot_elsewhere = !device.is_cpu();
+  machine.on_gpu = !device.is_cpu();
   return machine;
 }
 

@@ -51,7 +51,7 @@ TEST(ChooseLayout, GivesUpTheCopyOfACheckpointBeforeItShards) {
   EXPECT_EQ(layout.bytes, static_cast<int64_t>(needed(Holding::kReplicated, 1, false)));
   EXPECT_THAT(layout.why, HasSubstr("checkpoints written while training waits"));
   Machine gpu = machine;
-  gpu.snapshot_elsewhere = true;
+  gpu.on_gpu = true;
   EXPECT_TRUE(choose_layout(d16(), {}, gpu).async_save);
 }
 

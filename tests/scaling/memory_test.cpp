@@ -69,19 +69,36 @@ TEST(EstimateMemory, ActivationsFollowTheDocumentedTerms) {
   const MemoryEstimate bytes = estimate_memory(shape, {.micro_batch = 3});
   const int64_t block = 15 * (14 * 128 + 2 * 512);
   EXPECT_EQ(bytes.activations, 4 * (2 * block + 3 * 2 * 6 * 128 + 15 * (4 * 128 + 4)));
-  EXPECT_EQ(bytes.logits, 15 * 16 * 12);
+  EXPECT_EQ(bytes.logits, 15 * 16 * 8);
   EXPECT_EQ(bytes.workspace, 4 * 15 * (6 * 128 + 2 * 512));
   const MemoryEstimate again = estimate_memory(shape, {.micro_batch = 3, .recompute = true});
   EXPECT_EQ(bytes.activations - again.activations, 4 * (block - 2 * 15 * 128));
 }
 
-TEST(EstimateMemory, Bf16HalvesWhatIsKeptForBackwardButNotTheLossInFp32) {
+TEST(EstimateMemory, Bf16HalvesTheLogitsWhereTheLossDoesNotCopyThem) {
   const MemoryEstimate fp32 = estimate_memory(d16(), {.micro_batch = 4});
   const MemoryEstimate bf16 =
       estimate_memory(d16(), {.micro_batch = 4, .precision = Precision::kBf16});
-  EXPECT_EQ(2 * bf16.activations, fp32.activations);
-  EXPECT_EQ(12 * bf16.logits, 10 * fp32.logits);
+  EXPECT_EQ(2 * bf16.logits, fp32.logits);
+  const MemoryEstimate copied = estimate_memory(
+      d16(), {.micro_batch = 4, .precision = Precision::kBf16, .on_gpu = true});
+  EXPECT_EQ(8 * copied.logits, 10 * fp32.logits);
   EXPECT_EQ(bf16.weights, fp32.weights);
+}
+
+TEST(EstimateMemory, Bf16HalvesWhatTheProductsKeepAndAttendsByItsSoftmaxOnTheCpu) {
+  // Per token and block of d16, w 1024 and h 4096: 6 w of 4 bytes stay, 8 w + 2 h are halved.
+  const int64_t rows = 4 * 680, w = 1024;
+  const auto kept = [&](Precision precision, bool on_gpu) {
+    return estimate_memory(d16(),
+                           {.micro_batch = 4, .precision = precision, .on_gpu = on_gpu})
+        .activations;
+  };
+  EXPECT_EQ(kept(Precision::kFp32, true) - kept(Precision::kBf16, true), 16 * rows * 2 * 16 * w);
+  EXPECT_EQ(kept(Precision::kFp32, true), kept(Precision::kFp32, false));
+  // 286434 pairs of a token and one it sees, of 680 tokens: 421 a token and head.
+  EXPECT_EQ(kept(Precision::kBf16, false) - kept(Precision::kBf16, true),
+            16 * rows * 2 * (w + 16 * int64_t{286434} / 680));
 }
 
 TEST(EstimateMemory, RefusesAnEmptyMicroBatchAndNoShards) {

@@ -39,6 +39,7 @@ TEST(Plan, EstimatesMemoryForTheShareOfOneRank) {
     scaling::MemoryOptions options;
     options.micro_batch = micro_batch;
     options.precision = scaling::Precision::kBf16;
+    options.on_gpu = true;
     return scaling::estimate_memory(shape_of(sweep.runs[0].config, sweep.runs[0].tokens), options)
         .total();
   };
