@@ -274,19 +274,10 @@ ExitCode run(const Options& options) {
   if (options.plan) return print_plan(options);
   if (options.status) return print_status(options);
   const auto world = comm::open_world();
-  try {
+  return comm::end_together(*world, [&] {
     Launch launch(options, *world);
     return options.calibrate ? launch.calibrate() : launch.train();
-  } catch (const std::exception& error) {
-    // An error of this rank alone: the others wait in a collective that it will not join.
-    const bool user = dynamic_cast<const UserError*>(&error) != nullptr;
-    const ExitCode code = user ? ExitCode::kBadInput : ExitCode::kFailure;
-    if (!dynamic_cast<const comm::Agreed*>(&error))
-      world->abort(error.what(), static_cast<int>(code));
-    else if (world->rank() > 0)
-      return code;  // every rank knows the sentence: the first one says it
-    throw;
-  }
+  });
 }
 
 ExitCode parse_and_run(int argc, char** argv) {

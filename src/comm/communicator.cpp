@@ -110,8 +110,7 @@ Work Communicator::reduce_scatter(Tensor out_P, Tensor in_RP, Reduce op, std::st
 
 Work Communicator::reduce_scatter(std::vector<Scatter> parts, Reduce op, std::string_view tag,
                                   const c10::Event* after) {
-  Call call{
-      .kind = Call::Kind::kReduceScatter, .op = op, .after = after, .tag = std::string(tag)};
+  Call call{.kind = Call::Kind::kReduceScatter, .op = op, .after = after, .tag = std::string(tag)};
   VARSCALE_CHECK(!parts.empty(), "{}: reduce_scatter of nothing", tag);
   for (Scatter& part : parts) {
     check_reducible(part.in_RP, "reduce_scatter", tag);
@@ -155,6 +154,23 @@ Work Communicator::broadcast(Tensor inout_P, int root, std::string_view tag,
 
 void Communicator::barrier(std::string_view tag) {
   start({.kind = Call::Kind::kBarrier, .tag = std::string(tag)}).wait();
+}
+
+base::ExitCode end_together(Communicator& world, const std::function<base::ExitCode()>& body) {
+  try {
+    return body();
+  } catch (const std::exception& error) {
+    const bool user = dynamic_cast<const base::UserError*>(&error) != nullptr;
+    const base::ExitCode code = user ? base::ExitCode::kBadInput : base::ExitCode::kFailure;
+    if (dynamic_cast<const Agreed*>(&error) == nullptr)
+      world.abort(error.what(), static_cast<int>(code));
+    else if (world.rank() > 0)
+      return code;
+    throw;
+  } catch (...) {
+    world.abort("an exception of unknown type", static_cast<int>(base::ExitCode::kFailure));
+    throw;
+  }
 }
 
 std::unique_ptr<Communicator> make_self() { return std::make_unique<Self>(); }

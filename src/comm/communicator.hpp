@@ -20,7 +20,7 @@
 //          differ, a rank has not joined by the deadline, or the library failed; then the group is
 //          dead and every call and wait() throws that error. An error of one rank alone leaves the
 //          others in a collective that it will never join: share it with agree() where all ranks come
-//          by, or end them with abort().
+//          by, or end them with abort(). Programs run their work in end_together(), which does so.
 // Legend   P flat elements, R ranks.
 #pragma once
 
@@ -28,6 +28,7 @@
 #include <c10/core/Event.h>
 
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -144,6 +145,12 @@ void agree_on(Communicator& world, std::string_view tag, const Body& body) {
   }
   world.agree(failure, user, tag);
 }
+
+// Runs a program's work with every rank of `world`; what a rank throws ends the whole launch with one
+// sentence and one exit code. Agreed errors every rank has: the first rank throws them on to who prints
+// them, the others return their code. After an error of this rank alone, CommError too, the others wait
+// in a call that it will not join: abort(). UserError: code 2; all else: 1.
+base::ExitCode end_together(Communicator& world, const std::function<base::ExitCode()>& body);
 
 // A group of one: every call is complete at once.
 std::unique_ptr<Communicator> make_self();

@@ -144,5 +144,45 @@ TEST(Faults, OnlyTheDeadGroupIsDead) {
   });
 }
 
+TEST(EndTogether, AnErrorOfOneRankAloneEndsTheOthersLongBeforeTheirDeadline) {
+  const auto words = words_of(try_ranks(3, [](Communicator& world) {
+    end_together(world, [&]() -> base::ExitCode {
+      if (world.rank() == 1) throw std::runtime_error("disk full");
+      sum(world, 4, "never");
+      return base::ExitCode::kDone;
+    });
+  }));
+  EXPECT_EQ(words[1], "disk full");
+  EXPECT_THAT(words[0], HasSubstr("rank 1: disk full"));
+  EXPECT_THAT(words[2], HasSubstr("rank 1: disk full"));
+}
+
+TEST(EndTogether, AnAgreedErrorIsToldByTheFirstRankAndGivesAllTheSameCode) {
+  std::vector<base::ExitCode> codes(3, base::ExitCode::kDone);
+  for (const bool user : {true, false}) {
+    const auto words = words_of(try_ranks(3, [&](Communicator& world) {
+      const auto fail_at_rank_2 = [&]() -> base::ExitCode {
+        world.agree(world.rank() == 2 ? "a.yaml:3: depth is 0" : "", user, "check");
+        return base::ExitCode::kDone;
+      };
+      if (world.rank() == 0)
+        EXPECT_THROW(end_together(world, fail_at_rank_2), Agreed);
+      else
+        codes[world.rank()] = end_together(world, fail_at_rank_2);
+      world.barrier("nothing was aborted");
+    }));
+    EXPECT_THAT(words, Each(std::string()));
+    const auto code = user ? base::ExitCode::kBadInput : base::ExitCode::kFailure;
+    EXPECT_THAT(codes, testing::ElementsAre(base::ExitCode::kDone, code, code));
+  }
+}
+
+TEST(EndTogether, GivesTheCodeOfWorkInGoodOrder) {
+  run_ranks(2, [](Communicator& world) {
+    EXPECT_EQ(end_together(world, [] { return base::ExitCode::kStopped; }),
+              base::ExitCode::kStopped);
+  });
+}
+
 }  // namespace
 }  // namespace varscale::comm
