@@ -71,19 +71,20 @@ std::string Call::describe() const {
 
 std::string Progress::words() const {
   if (number == 0) return "has made no call yet";
-  return fmt::format("{} call {}, {}", done ? "has finished" : "is in", number, description);
+  return fmt::format("{} call {}, {}", done ? "has finished" : kIsIn, number, description);
 }
 
-std::string mismatch_message(int64_t number, const std::vector<std::string>& descriptions) {
+std::string mismatch_message(int64_t number, const std::vector<std::string>& descriptions,
+                             const std::vector<int>& names) {
   std::vector<std::string> parts;
   std::vector<bool> told(descriptions.size(), false);
   for (size_t r = 0; r < descriptions.size(); ++r) {
     if (told[r]) continue;
-    std::vector<size_t> ranks;
+    std::vector<int> ranks;
     for (size_t other = r; other < descriptions.size(); ++other) {
       if (descriptions[other] != descriptions[r]) continue;
       told[other] = true;
-      ranks.push_back(other);
+      ranks.push_back(names.empty() ? static_cast<int>(other) : names[other]);
     }
     parts.push_back(fmt::format("{} {} {} {}", ranks.size() == 1 ? "rank" : "ranks",
                                 fmt::join(ranks, ", "), ranks.size() == 1 ? "calls" : "call",

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -30,11 +31,14 @@ struct Progress {
   int64_t number = 0;  // of the group's calls, from 1
   bool done = true;
   std::string description;
-  std::string words() const;  // "in call 17, all_reduce ... 'gradients'"
+  std::string words() const;                          // "is in call 17, all_reduce ... 'gradients'"
+  static constexpr std::string_view kIsIn = "is in";  // what they begin with in a call under way
 };
 
-// "the ranks differ in call 17: rank 0 calls A; ranks 1, 2 call B".
-std::string mismatch_message(int64_t number, const std::vector<std::string>& descriptions);
+// "the ranks differ in call 17: rank 0 calls A; ranks 1, 2 call B". `names`: what the ranks are called
+// in the launch; empty: 0, 1, ...
+std::string mismatch_message(int64_t number, const std::vector<std::string>& descriptions,
+                             const std::vector<int>& names = {});
 
 // FNV-1a over number and description.
 uint64_t call_hash(int64_t number, const std::string& description);

@@ -115,8 +115,9 @@ class Communicator {
                                                      std::string_view tag) = 0;
   // How long a call may wait for the other ranks, from now on and in groups made from now on.
   virtual void set_deadline(double seconds) = 0;
-  // Says why on stderr and ends every rank of the launch with this exit code. Kinds without a launch
-  // kill their group instead: every call and wait() of any rank throws CommError. Any thread.
+  // Says why on stderr and ends every rank of the launch with this exit code. Where several ranks do so,
+  // one speaks: the first, or the lowest of those that come together. Kinds without a launch kill their
+  // group instead: every call and wait() of any rank throws CommError. Any thread.
   virtual void abort(std::string_view why, int exit_code) noexcept = 0;
 
   // The root's bytes on every rank.

@@ -1,51 +1,22 @@
 #include "comm/mpi/engine.hpp"
 
-// The C interface alone: the C++ one needs a further library.
-#define OMPI_SKIP_MPICXX 1
-#define MPICH_SKIP_MPICXX 1
-
 #include <ATen/ATen.h>
-#include <fmt/ranges.h>
-#include <mpi.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstring>
-#include <list>
+
+#include "comm/mpi/wire.hpp"
 
 namespace varscale::comm::mpi {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-enum Tag { kMeet = 1, kData, kQuestion, kAnswer };
-
-// The record that ranks exchange before a call: its hash, and what a small all_reduce or all_gather brings
-// along.
+// What a small all_reduce or all_gather brings along when the ranks meet.
 constexpr size_t kPayload = 112;
-constexpr size_t kWords = 256;              // a description, in messages about faults
 constexpr int64_t kSlice = int64_t{1} << 30;  // MPI counts are ints: bytes of one message
-constexpr auto kAnswerTime = std::chrono::seconds(2);
-
-void check(int code, const char* call) {
-  if (code == MPI_SUCCESS) return;
-  std::array<char, MPI_MAX_ERROR_STRING> text{};
-  int length = 0;
-  MPI_Error_string(code, text.data(), &length);
-  throw CommError(fmt::format("{}: {}", call, text.data()));
-}
-
-std::string padded(std::string_view text, size_t length) {
-  std::string record(text.substr(0, length));
-  record.resize(length, '\0');
-  return record;
-}
-
-std::string unpadded(const std::string& record) { return record.c_str(); }
 
 Clock::duration seconds(double s) {
   return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
@@ -100,11 +71,11 @@ class Engine::Messages {
 
   void receive(int from, void* data, int64_t bytes, Tag tag) {
     for (int64_t begin = 0; begin < bytes; begin += kSlice) {
-      check(MPI_Irecv(static_cast<std::byte*>(data) + begin,
-                      static_cast<int>(std::min(kSlice, bytes - begin)), MPI_BYTE,
-                      job_.group->world_ranks[from], tag, MPI_COMM_WORLD,
-                      &requests_.emplace_back()),
-            "MPI_Irecv");
+      check(
+          MPI_Irecv(static_cast<std::byte*>(data) + begin,
+                    static_cast<int>(std::min(kSlice, bytes - begin)), MPI_BYTE,
+                    job_.group->world_ranks[from], tag, MPI_COMM_WORLD, &requests_.emplace_back()),
+          "MPI_Irecv");
     }
   }
 
@@ -178,25 +149,6 @@ double Engine::deadline_s() {
   return deadline_s_;
 }
 
-void Engine::abort(int exit_code) noexcept {
-  {
-    const std::scoped_lock lock(mutex_);
-    if (!abort_code_) abort_code_ = exit_code;
-    changed_.notify_all();
-  }
-  sleep(5);  // MPI_Abort ends this process long before
-  _exit(exit_code);
-}
-
-void Engine::obey_abort() {
-  std::optional<int> code;
-  {
-    const std::scoped_lock lock(mutex_);
-    code = abort_code_;
-  }
-  if (code) MPI_Abort(MPI_COMM_WORLD, *code);
-}
-
 bool Engine::next_job(Job& job) {
   for (int turn = 0; turn < 50 && queued_ == 0; ++turn) sched_yield();
   std::unique_lock lock(mutex_);
@@ -209,7 +161,7 @@ bool Engine::next_job(Job& job) {
     }
     if (stop_) return false;
     const bool woken = changed_.wait_for(lock, std::chrono::milliseconds(100), [this] {
-      return stop_ || !jobs_.empty() || abort_code_.has_value();
+      return stop_ || !jobs_.empty() || abort_.has_value();
     });
     lock.unlock();
     obey_abort();
@@ -304,7 +256,7 @@ std::vector<std::string> Engine::meet(const Job& job, std::string_view payload) 
     std::vector<std::string> descriptions;
     for (const std::string& words : all_records(job, padded(job.description, kWords)))
       descriptions.push_back(unpadded(words));
-    throw CommError(mismatch_message(job.number, descriptions));
+    throw CommError(mismatch_message(job.number, descriptions, job.group->world_ranks));
   }
   for (std::string& other : records) other.erase(0, sizeof(hash));
   return records;
@@ -380,10 +332,11 @@ void Engine::reduce_scatter(const Job& job) {
 
 void Engine::all_gather(const Job& job) {
   const int n = job.group->size(), rank = job.group->rank;
-  if (job.call.in.size() == 1 && job.call.in[0].nbytes() <= kPayload) {  // the meeting brings it along
+  if (job.call.in.size() == 1 &&
+      job.call.in[0].nbytes() <= kPayload) {  // the meeting brings it along
     const size_t bytes = job.call.in[0].nbytes();
-    const auto records = meet(
-        job, {reinterpret_cast<const char*>(bytes_of(job.call.in[0])), bytes});
+    const auto records =
+        meet(job, {reinterpret_cast<const char*>(bytes_of(job.call.in[0])), bytes});
     for (int r = 0; r < n; ++r)
       std::memcpy(bytes_of(job.call.out[0]) + r * bytes, records[r].data(), bytes);
     return;
@@ -420,65 +373,6 @@ void Engine::broadcast(const Job& job) {
       messages.receive(rank_at(place - reach), data, bytes, kData);
     messages.complete();
   }
-}
-
-void Engine::answer_questions() {
-  for (;;) {
-    int found = 0;
-    MPI_Status status;
-    check(MPI_Iprobe(MPI_ANY_SOURCE, kQuestion, MPI_COMM_WORLD, &found, &status), "MPI_Iprobe");
-    if (found == 0) return;
-    MPI_Recv(nullptr, 0, MPI_BYTE, status.MPI_SOURCE, kQuestion, MPI_COMM_WORLD,
-             MPI_STATUS_IGNORE);
-    // Short enough to be sent at once; kept, because nothing waits for it.
-    static std::list<std::string> answers;
-    answers.push_back(padded(newest_.words(), kWords));
-    if (answers.size() > 1000) answers.pop_front();
-    MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Isend(answers.back().data(), kWords, MPI_BYTE, status.MPI_SOURCE, kAnswer,
-                    MPI_COMM_WORLD, &request),
-          "MPI_Isend");
-    MPI_Request_free(&request);
-  }
-}
-
-std::string Engine::ask_the_missing(const Job& job) {
-  const int n = job.group->size(), rank = job.group->rank;
-  std::vector<MPI_Request> questions(n, MPI_REQUEST_NULL);
-  for (int r = 0; r < n; ++r) {
-    if (r != rank)
-      MPI_Isend(nullptr, 0, MPI_BYTE, job.group->world_ranks[r], kQuestion, MPI_COMM_WORLD,
-                &questions[r]);
-  }
-  std::vector<std::string> answers(n);
-  int missing = n - 1;
-  const auto end = Clock::now() + kAnswerTime;
-  while (missing > 0 && Clock::now() < end) {
-    obey_abort();
-    answer_questions();
-    for (int r = 0; r < n; ++r) {
-      if (r == rank || !answers[r].empty()) continue;
-      int found = 0;
-      MPI_Iprobe(job.group->world_ranks[r], kAnswer, MPI_COMM_WORLD, &found, MPI_STATUS_IGNORE);
-      if (found == 0) continue;
-      std::string words(kWords, '\0');
-      MPI_Recv(words.data(), kWords, MPI_BYTE, job.group->world_ranks[r], kAnswer, MPI_COMM_WORLD,
-               MPI_STATUS_IGNORE);
-      answers[r] = unpadded(words);
-      --missing;
-    }
-    usleep(1000);
-  }
-  const std::string here = Progress{job.number, false, job.description}.words();
-  std::vector<std::string> parts;
-  for (int r = 0; r < n; ++r) {
-    if (r == rank || answers[r] == unpadded(padded(here, kWords))) continue;
-    parts.push_back(
-        fmt::format("rank {} {}", r, answers[r].empty() ? "does not answer" : answers[r]));
-  }
-  if (parts.empty()) parts.emplace_back("all ranks are in it: the network is slow or broken");
-  return fmt::format("rank {} has waited {:g} s in call {}, {}: {}", rank, deadline_s(), job.number,
-                     job.description, fmt::join(parts, "; "));
 }
 
 }  // namespace varscale::comm::mpi

@@ -6,6 +6,9 @@
 // deadline or an abort ends the wait. Messages of a job that was given up stay posted on purpose, with
 // their tensors; such a process never reaches MPI_Finalize.
 //
+// An abort asks the other ranks' engines first, so that of several that fail one says why. An engine
+// answers while its rank computes; one that does not answer is not waited for long.
+//
 // Collectives are built here from messages between pairs: sums are then taken in rank order whatever
 // the size, and a group of ranks needs no call of MPI.
 #pragma once
@@ -19,6 +22,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -58,7 +62,8 @@ class Engine {
   int size() const noexcept { return size_; }
   std::shared_ptr<Ticket> submit(const std::shared_ptr<Group>& group, Call call);
   void set_deadline(double seconds);
-  [[noreturn]] void abort(int exit_code) noexcept;
+  // Says why on stderr, unless another rank does, and ends the launch.
+  [[noreturn]] void abort(std::string_view why, int exit_code) noexcept;
 
  private:
   struct Job {
@@ -69,6 +74,11 @@ class Engine {
     std::shared_ptr<Ticket> ticket;
   };
   class Messages;  // what one step of a job has posted
+  struct Abort {
+    std::string why;
+    int exit_code;
+  };
+  enum class Turn { kNone, kAsking, kMine, kOthers };  // to say why the launch ends
 
   void loop();
   bool next_job(Job& job);  // false: stop
@@ -86,8 +96,11 @@ class Engine {
   void reduce_row(const Job& job, const std::vector<const std::byte*>& rows,
                   const std::vector<int64_t>& row_elements, std::byte* out, at::ScalarType type);
   void answer_questions();
+  void answer_turn(int asker);
   std::string ask_the_missing(const Job& job);
-  void obey_abort();
+  void obey_abort();  // returns if there is none
+  bool is_my_turn();
+  void say(std::string_view why) const;
   double deadline_s();
 
   std::mutex mutex_;
@@ -95,7 +108,8 @@ class Engine {
   std::deque<Job> jobs_;
   std::atomic<int64_t> queued_ = 0;
   bool stop_ = false, started_ = false;
-  std::optional<int> abort_code_;
+  std::optional<Abort> abort_;
+  std::atomic<Turn> turn_ = Turn::kNone;
   std::optional<std::string> failure_;
   double deadline_s_ = 600;
   // Of the engine's thread alone.

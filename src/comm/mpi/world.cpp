@@ -1,8 +1,5 @@
 // The Mpi kind: CPU tensors; the engine's thread does the communication.
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 
 #include "comm/mpi/engine.hpp"
@@ -40,12 +37,7 @@ class MpiGroup final : public Communicator {
 
   void abort(std::string_view why, int exit_code) noexcept override {
     if (engine_->size() == 1) return;
-    // Ranks that fail together say the same: the lowest one speaks first and ends the others.
-    usleep(static_cast<useconds_t>(std::min(engine_->rank(), 20)) * 50000);
-    std::fprintf(stderr, "rank %d: %.*s\n", engine_->rank(), static_cast<int>(why.size()),
-                 why.data());
-    std::fflush(stderr);
-    engine_->abort(exit_code);
+    engine_->abort(why, exit_code);
   }
 
  protected:
