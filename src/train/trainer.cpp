@@ -207,6 +207,7 @@ class Trainer {
         group.writing = true;
         group.save = false;
       }
+      if (job_.before_step) job_.before_step(step_);
       launch_step();
       if (eval_plan_.steps.contains(step_)) evaluate(launched_.back().row);
       // On a GPU the host runs one step ahead.

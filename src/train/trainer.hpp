@@ -35,6 +35,9 @@ struct TrainJob {
   std::filesystem::path folder;
   // Called on the first rank after every step with the updates taken; may be empty.
   std::function<void(int64_t step, double loss_mean)> on_step;
+  // Called on every rank before each step with the updates taken; may be empty, and may throw: for
+  // tests of faults.
+  std::function<void(int64_t step)> before_step = {};
   bool quiet = false;      // no progress line
   int64_t stop_after = 0;  // stop in good order after this many updates (0: never): for tests
 };

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 
-from support import (STOPPED, check, command, environment, make_images, make_tokens,
+from support import (STOPPED, check, command, environment, is_alive, make_images, make_tokens,
                      require_same_run, run, run_folders, scratch, status)
 
 SWEEP = """
@@ -41,13 +41,6 @@ def descendants(pid):
             except FileNotFoundError:
                 pass
     return found
-
-
-def is_alive(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def kill_all(process):

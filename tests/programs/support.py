@@ -98,6 +98,13 @@ def run_folders(sweep):
     return [pathlib.Path(sweep) / "runs" / run["id"] for run in plan["runs"]]
 
 
+def is_alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def status(folder):
     return json.loads((folder / "status.json").read_text())
 
@@ -108,8 +115,16 @@ def tables(folder):
         return {name: file[name][:] for name in ("steps", "eval", "scales")}
 
 
+def checkpoints(folder):
+    """The complete checkpoints of a run by step. What a kill leaves under a temporary name is none."""
+    return {int(path.parent.name.removeprefix("step-")): path.parent
+            for path in sorted((folder / "checkpoints").glob("step-*/manifest.json"))
+            if ".tmp" not in path.parent.name}
+
+
 def newest_checkpoint(folder):
-    return sorted((folder / "checkpoints").glob("step-*/manifest.json"))[-1].parent
+    complete = checkpoints(folder)
+    return complete[max(complete)]
 
 
 def state(folder):
