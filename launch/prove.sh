@@ -2,7 +2,7 @@
 # Runs a test at the length that is too long for launch/test.sh and leaves results/proofs/<date>_<name>.md
 # with machine, versions, command, figures and verdict.
 #
-#   ./launch/prove.sh restart            200 kills at random instants, one and two ranks
+#   ./launch/prove.sh restart            200 kills at random instants: 20 at one rank, 90 at two, 90 at three
 #   ./launch/prove.sh layout             1, 2, 3 and 4 ranks over 20 steps, bounds asked for
 #   ./launch/prove.sh layout-long        the same over 200 steps: how far roundings spread
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build

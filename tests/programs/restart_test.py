@@ -161,7 +161,7 @@ class Layout:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=10, help="over both layouts")
+    parser.add_argument("--kills", type=int, default=10, help="over 1, 2 and 3 ranks")
     parser.add_argument("--seed", type=int, default=None, help="of the instants; default: drawn")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
@@ -171,7 +171,9 @@ def main():
         make_images()
         make_tokens()
         pathlib.Path("sweep.yaml").write_text(SWEEP)
-        for ranks, kills in ((0, arguments.kills // 2), (2, arguments.kills - arguments.kills // 2)):
+        alone = max(1, arguments.kills // 10)
+        two = (arguments.kills - alone) // 2
+        for ranks, kills in ((0, alone), (2, two), (3, arguments.kills - alone - two)):
             layout = Layout(ranks)
             layout.survives(kills, chance)
             layout.stops_on_signal()
