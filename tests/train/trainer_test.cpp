@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <future>
 
 #include "base/file.hpp"
 #include "checkpoint/checkpoint.hpp"
@@ -269,6 +270,36 @@ TEST(Trainer, HoldsTheModelAsTheMemoryOfARankAsks) {
     EXPECT_NE(std::string(error.what()).find("parallel.mode auto: replicated needs"),
               std::string::npos)
         << error.what();
+  }
+}
+
+TEST(Trainer, WaitsForALateRankAsLongAsItsDeadlineSays) {
+  Tiny tiny;
+  std::promise<void> given_up;
+  const auto thrown = comm::try_ranks(2, [&](comm::Communicator& world) {
+    train::TrainJob job = tiny.job("late");
+    job.run.parallel.deadline_s = 0.25;
+    job.run.parallel.first_deadline_s = 600;
+    if (world.rank() == 1)
+      job.before_step = [&](int64_t step) {
+        if (step == 3) given_up.get_future().wait();
+      };
+    try {
+      train::train(job, *tiny.tokens, world, tiny.stop);
+    } catch (const comm::CommError&) {
+      if (world.rank() == 0) given_up.set_value();
+      throw;
+    }
+  });
+  for (const std::exception_ptr& error : thrown) {
+    try {
+      ASSERT_TRUE(error);
+      std::rethrow_exception(error);
+    } catch (const comm::CommError& stall) {
+      const std::string words = stall.what();
+      EXPECT_NE(words.find("rank 0 has waited 0.25 s in call"), std::string::npos) << words;
+      EXPECT_NE(words.find("rank 1 has finished call"), std::string::npos) << words;
+    }
   }
 }
 
