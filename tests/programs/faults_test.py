@@ -31,7 +31,7 @@ START_S = 120  # until the fault strikes; no more than a stop for a test that ha
 
 # Fault: exit code, who speaks, and what must be said once. {rank}: the one that failed.
 CALL = r"(?:all_reduce|reduce_scatter|all_gather|broadcast|barrier) .*'.*'"
-WAITED = rf"rank \d+: rank \d+ has waited {DEADLINE_S} s in call \d+, {CALL}: "
+WAITED = rf"rank \d+ has waited {DEADLINE_S} s in call \d+, {CALL}: "
 FAULTS = {
     "throw": (1, "rank", r"rank {rank}: a fault before step {step}"),
     "all-throw": (1, "rank", r"rank \d+: a fault before step {step}"),

@@ -67,7 +67,9 @@ void Engine::obey_abort() {
 }
 
 void Engine::say(std::string_view why) const {
-  std::fputs(fmt::format("rank {}: {}\n", rank_, why).c_str(), stderr);
+  const std::string me = fmt::format("rank {}", rank_);
+  const bool named = why.starts_with(me + " ");  // "rank 1 has waited ..."
+  std::fputs(fmt::format("{}{}\n", named ? "" : me + ": ", why).c_str(), stderr);
   std::fflush(stderr);
 }
 
