@@ -4,7 +4,8 @@
 # module does not. With VARSCALE_CUDA it adds libtorch_cuda and c10_cuda and the toolkit's headers.
 #
 # libtorch_cpu comes first on the link line, with --no-as-needed: it exports BLAS and LAPACK symbols
-# (MKL), and another BLAS before it would take its own matrix products over and slow them down.
+# (MKL), and another BLAS before it would take its own matrix products over and slow them down. The same
+# flag keeps libtorch_cuda, of which a program may use no symbol: its kernels register as it is loaded.
 
 set(_torch_places ${VARSCALE_TORCH_DIR})
 file(GLOB _torch_in_deps ${CMAKE_SOURCE_DIR}/.deps/venv/lib/python3*/site-packages/torch)
@@ -45,5 +46,12 @@ if(Libtorch_FOUND AND NOT TARGET Libtorch::torch)
   if(VARSCALE_CUDA)
     target_link_libraries(Libtorch::torch INTERFACE ${Libtorch_cuda_LIBRARY} ${Libtorch_c10_cuda_LIBRARY}
                           CUDA::cudart)
+    # libtorch_cuda needs cuBLAS, cuDNN, NVSHMEM and others, which are not there where nothing is run. GNU ld
+    # looks for their symbols when it links a program; mold and gold leave that to the loader.
+    # The wheel's own CUDA runtime and NCCL come before the toolkit's in the search at run time: one process
+    # must not have two of them.
+    target_link_options(Libtorch::torch INTERFACE -Wl,--allow-shlib-undefined
+                        -Wl,-rpath,${_torch_lib_dir}/../../nvidia/cu13/lib
+                        -Wl,-rpath,${_torch_lib_dir}/../../nvidia/nccl/lib)
   endif()
 endif()

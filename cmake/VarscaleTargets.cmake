@@ -78,10 +78,10 @@ function(varscale_program name)
 endfunction()
 
 # One program per tests/<name> folder. It finds the fixtures, sources and programs through VARSCALE_FIXTURES,
-# VARSCALE_SOURCE and VARSCALE_BIN. One CTest entry a program, or with RANKS n ... one a number of ranks, run
-# by mpirun; such a program has its own main(). SOURCES: more files, below tests/.
+# VARSCALE_SOURCE and VARSCALE_BIN, and what ENVIRONMENT adds. One CTest entry a program, or with RANKS n ... one
+# a number of ranks, run by mpirun; such a program has its own main(). SOURCES: more files, below tests/.
 function(varscale_test name)
-  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "DEPENDS;LINK;LABELS;RANKS;SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "DEPENDS;LINK;LABELS;RANKS;SOURCES;ENVIRONMENT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   list(APPEND sources ${arg_SOURCES})
   add_executable(${name}_test ${sources})
@@ -101,12 +101,12 @@ function(varscale_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  set(environment "VARSCALE_FIXTURES=${CMAKE_SOURCE_DIR}/tests/fixtures;VARSCALE_SOURCE=${CMAKE_SOURCE_DIR};VARSCALE_BIN=${CMAKE_BINARY_DIR}/bin")
+  set(environment "VARSCALE_FIXTURES=${CMAKE_SOURCE_DIR}/tests/fixtures;VARSCALE_SOURCE=${CMAKE_SOURCE_DIR};VARSCALE_BIN=${CMAKE_BINARY_DIR}/bin;${arg_ENVIRONMENT}")
   if(arg_RANKS)
     foreach(ranks IN LISTS arg_RANKS)
       add_test(NAME ${name}_np${ranks}
                COMMAND ${CMAKE_SOURCE_DIR}/launch/mpirun.sh -n ${ranks} $<TARGET_FILE:${name}_test>)
-      set_tests_properties(${name}_np${ranks} PROPERTIES LABELS "mpi;torch" TIMEOUT ${arg_TIMEOUT}
+      set_tests_properties(${name}_np${ranks} PROPERTIES LABELS "mpi;torch;${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
                            ENVIRONMENT "${environment};OMP_NUM_THREADS=1" PROCESSORS 2)
     endforeach()
   else()

@@ -2,12 +2,18 @@
 # Installs what VARscale needs to build and run. Run it as often as you like: what is there is kept.
 #
 #   ./launch/setup.sh            everything for a CPU build, the tests and the figures
+#   ./launch/setup.sh --gpu      besides, the libraries that the programs of the cuda preset load (2.7 GB)
 #
 # Debian packages are installed where this user may (root, or sudo without a password); otherwise the
 # missing ones are listed in one line for the administrator. libtorch (the CPU subset of the Python
 # wheel, 1.3 GB) and the Python packages for figures go to .deps/ inside the project.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+  "" | --gpu) ;;
+  *) sed -n '2,9p' "$0"; exit 2 ;;
+esac
 
 packages=(
   g++ cmake ninja-build ccache pkg-config git
@@ -16,6 +22,12 @@ packages=(
   libvips-dev libgtest-dev libgmock-dev python3-venv
 )
 torch_packages=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+# What the wheel of torch 2.11.0 names as its own, without the compiler triton.
+gpu_packages=(
+  nvidia-cublas==13.1.0.3 nvidia-cuda-nvrtc==13.0.88 nvidia-cudnn-cu13==9.19.0.56 nvidia-cufft==12.0.0.61
+  nvidia-cufile==1.15.1.6 nvidia-curand==10.4.0.35 nvidia-cusolver==12.0.4.66 nvidia-cusparse==12.6.3.3
+  nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvjitlink==13.0.88 nvidia-nvshmem-cu13==3.4.5
+)
 python_packages=(numpy==2.2.6 matplotlib==3.10.3 h5py==3.13.0 pandas==2.2.3 tables==3.10.2 safetensors==0.5.3)
 
 missing=()
@@ -47,5 +59,11 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   "$venv/bin/pip" install -q --disable-pip-version-check "${python_packages[@]}"
   "$venv/bin/pip" install -q --disable-pip-version-check --no-deps "${torch_packages[@]}"
   echo "$wanted" >"$stamp"
+fi
+gpu_stamp=$venv/.complete-gpu
+if [ "${1:-}" = --gpu ] && [ "$(cat "$gpu_stamp" 2>/dev/null)" != "${gpu_packages[*]}" ]; then
+  echo "setup: installing the GPU libraries (2.7 GB) into $venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check --no-deps "${gpu_packages[@]}"
+  echo "${gpu_packages[*]}" >"$gpu_stamp"
 fi
 echo "setup: complete"

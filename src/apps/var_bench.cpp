@@ -18,6 +18,7 @@
 #include "base/machine.hpp"
 #include "comm/communicator.hpp"
 #include "models/var/model.hpp"
+#include "nn/async.hpp"
 #include "nn/device.hpp"
 #include "nn/functional.hpp"
 #include "optim/adamw.hpp"
@@ -39,12 +40,13 @@ constexpr const char* kExamples = R"(Examples:
   mpirun -n 2 var_bench step --depth 6 --batch 4 --mode zero3    over ranks
   mpirun -n 2 var_bench overlap --depth 6 --batch 4              what reduction during backward saves
   mpirun -n 4 var_bench memory --depth 12 --batch 4 --mode zero3     bytes held against the estimate
-  mpirun -n 2 var_bench collectives --mib 25)";
+  mpirun -n 2 var_bench collectives --mib 25
+  mpirun -n 8 var_bench step --depth 16 --batch 768 --precision bf16 --device cuda     one rank a GPU)";
 
 struct Options {
   int64_t depth = 4, batch = 4, classes = 1000, vocabulary = 4096, code_width = 32;
   std::vector<int64_t> scales{1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
-  std::string precision = "fp32", mode = "replicated";
+  std::string precision = "fp32", mode = "replicated", device = "cpu";
   int shards = 0;
   int64_t repeats = 10, warmup = 3, mib = 25;
   bool recompute = false;
@@ -66,19 +68,21 @@ struct Times {
   }
 };
 
-double once(const std::function<void()>& work) {
+// With what the device still had to do.
+double once(at::Device device, const std::function<void()>& work) {
   const auto begin = Clock::now();
   work();
+  nn::synchronise(device);
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-Times measure(comm::Communicator& world, int64_t warmup, int64_t repeats,
+Times measure(const Options& options, comm::Communicator& world, at::Device device,
               const std::function<void()>& work) {
   Times times;
-  for (int64_t i = 0; i < warmup + repeats; ++i) {
+  for (int64_t i = 0; i < options.warmup + options.repeats; ++i) {
     world.barrier("repeat");
-    const double seconds = once(work);
-    if (i >= warmup) times.seconds.push_back(seconds);
+    const double seconds = once(device, work);
+    if (i >= options.warmup) times.seconds.push_back(seconds);
   }
   return times;
 }
@@ -92,12 +96,12 @@ scaling::VarShape shape_of(const Options& options) {
 // A model in training on made-up tokens: time does not depend on their values.
 class StepBench {
  public:
-  StepBench(const Options& options, comm::Communicator& world, bool overlap)
+  StepBench(const Options& options, comm::Communicator& world, at::Device device, bool overlap)
       : options_(options),
-        world_(world),
+        device_(device),
         shape_(shape_of(options)),
         compute_(options.precision == "bf16" ? at::kBFloat16 : at::kFloat),
-        model_(shape_, {.weights = compute_, .allocate = false}) {
+        model_(shape_, {.device = device, .weights = compute_, .allocate = false}) {
     const std::map<std::string, parallel::Mode> modes{{"replicated", parallel::Mode::kReplicated},
                                                       {"zero2", parallel::Mode::kZero2},
                                                       {"zero3", parallel::Mode::kZero3},
@@ -117,27 +121,27 @@ class StepBench {
     }
     parallel_->weights_changed();
     optimizer_ = std::make_unique<optim::AdamW>(weights, optim::AdamWOptions{});
-    const parallel::Share share =
-        parallel::share_of(options.batch, world.rank(), world.size());
+    const parallel::Share share = parallel::share_of(options.batch, world.rank(), world.size());
     rows_ = share.count();
     const int64_t L = shape_.tokens.scales.tokens();
-    labels_B_ = at::randint(0, options.classes, {rows_}, at::kLong);
-    teacher_BLE_ = at::randn({rows_, L - 1, options.code_width}, at::TensorOptions(at::kFloat));
-    targets_N_ = at::randint(0, options.vocabulary, {rows_ * L}, at::kLong);
+    labels_B_ = at::randint(0, options.classes, {rows_}, at::kLong).to(device);
+    teacher_BLE_ =
+        at::randn({rows_, L - 1, options.code_width}, at::TensorOptions(at::kFloat)).to(device);
+    targets_N_ = at::randint(0, options.vocabulary, {rows_ * L}, at::kLong).to(device);
     for (int64_t i = 0; i < rows_; ++i) ids_.push_back(share.begin + i);
   }
 
   void step() {
     parallel_->begin_step();
     parallel_->begin_micro(true);
-    const at::Tensor logits_BLV = model_.forward(
-        labels_B_, teacher_BLE_,
-        {.compute = compute_,
-         .drop_path_SB = models::drop_path_factors(shape_, 1, steps_, ids_),
-         .run_block = train::block_runner(*parallel_)});
+    at::Tensor drop_path_SB = models::drop_path_factors(shape_, 1, steps_, ids_);
+    if (drop_path_SB.defined()) drop_path_SB = nn::to_device(drop_path_SB, device_);
+    const at::Tensor logits_BLV = model_.forward(labels_B_, teacher_BLE_,
+                                                 {.compute = compute_,
+                                                  .drop_path_SB = drop_path_SB,
+                                                  .run_block = train::block_runner(*parallel_)});
     const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), targets_N_);
-    const double count =
-        static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
+    const double count = static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
     (scores.loss_N.sum() / count).backward();
     parallel_->finish_backward();
     std::vector<at::Tensor> gradients;
@@ -164,7 +168,7 @@ class StepBench {
 
  private:
   const Options& options_;
-  comm::Communicator& world_;
+  at::Device device_;
   scaling::VarShape shape_;
   at::ScalarType compute_;
   models::Var model_;
@@ -183,6 +187,7 @@ nlohmann::ordered_json head(const std::string& what, const Options& options,
           {"tokens_per_image", scaling::ScaleList(options.scales).tokens()},
           {"precision", options.precision},
           {"mode", options.mode},
+          {"device", options.device},
           {"recompute", options.recompute},
           {"ranks", world.size()},
           {"threads_a_rank", at::get_num_threads()}};
@@ -192,10 +197,9 @@ void print(const nlohmann::ordered_json& json, const comm::Communicator& world) 
   if (world.rank() == 0) fmt::print("{}\n", json.dump());
 }
 
-void bench_step(const Options& options, comm::Communicator& world) {
-  StepBench bench(options, world, /*overlap=*/true);
-  const Times times =
-      measure(world, options.warmup, options.repeats, [&] { bench.step(); });
+void bench_step(const Options& options, comm::Communicator& world, at::Device device) {
+  StepBench bench(options, world, device, /*overlap=*/true);
+  const Times times = measure(options, world, device, [&] { bench.step(); });
   nlohmann::ordered_json json = head("train_step", options, world);
   json.update(times.json());
   json["tokens_per_s"] = bench.tokens() / times.median();
@@ -204,17 +208,17 @@ void bench_step(const Options& options, comm::Communicator& world) {
 }
 
 // The same step with reduction during and after backward, turn by turn in one process.
-void bench_overlap(const Options& options, comm::Communicator& world) {
-  StepBench during(options, world, true), after(options, world, false);
+void bench_overlap(const Options& options, comm::Communicator& world, at::Device device) {
+  StepBench during(options, world, device, true), after(options, world, device, false);
   Times with, without;
   double wait_with = 0, wait_without = 0;
   for (int64_t i = 0; i < options.warmup + options.repeats; ++i) {
     if (i == options.warmup) wait_with = wait_without = 0;
     world.barrier("repeat");
-    const double a = once([&] { during.step(); });
+    const double a = once(device, [&] { during.step(); });
     wait_with += during.take_wait_s();
     world.barrier("repeat");
-    const double b = once([&] { after.step(); });
+    const double b = once(device, [&] { after.step(); });
     wait_without += after.take_wait_s();
     if (i < options.warmup) continue;
     with.seconds.push_back(a);
@@ -233,11 +237,11 @@ void bench_overlap(const Options& options, comm::Communicator& world) {
 
 // Bytes of tensors that each rank holds: those of the model and of a whole step's peak, each against the
 // estimate that plans are made with. One line a rank.
-void bench_memory(const Options& options, comm::Communicator& world) {
+void bench_memory(const Options& options, comm::Communicator& world, at::Device device) {
   nn::count_cpu_memory();
-  const int64_t before = nn::held_bytes(at::kCPU);
-  StepBench bench(options, world, /*overlap=*/true);
-  nn::reset_peak(at::kCPU);
+  const int64_t before = nn::held_bytes(device);
+  StepBench bench(options, world, device, /*overlap=*/true);
+  nn::reset_peak(device);
   for (int64_t i = 0; i < std::max<int64_t>(1, options.warmup); ++i) bench.step();
   scaling::MemoryOptions memory{
       .micro_batch = (options.batch + world.size() - 1) / world.size(),
@@ -258,7 +262,7 @@ void bench_memory(const Options& options, comm::Communicator& world) {
   json["rank"] = world.rank();
   json["pool_mib"] = static_cast<double>(held.total()) / kMib;
   json["pool_estimate_mib"] = static_cast<double>(in_pools) / kMib;
-  json["peak_mib"] = static_cast<double>(nn::peak_bytes(at::kCPU) - before) / kMib;
+  json["peak_mib"] = static_cast<double>(nn::peak_bytes(device) - before) / kMib;
   json["peak_estimate_mib"] = static_cast<double>(estimate.total()) / kMib;
   json["peak_gathered_blocks"] = held.peak_gathered_blocks;
   json["resident_mib"] = static_cast<double>(base::resident_bytes()) / kMib;
@@ -269,10 +273,12 @@ void bench_memory(const Options& options, comm::Communicator& world) {
   }
 }
 
-void bench_collectives(const Options& options, comm::Communicator& world) {
+void bench_collectives(const Options& options, comm::Communicator& world, at::Device device) {
   const int64_t elements = (options.mib << 20) / 4 / world.size() * world.size();
-  at::Tensor whole = at::ones({elements}), part = at::ones({elements / world.size()}),
-             small = at::zeros({3}, at::kLong);
+  const auto floats = at::TensorOptions(at::kFloat).device(device);
+  at::Tensor whole = at::ones({elements}, floats),
+             part = at::ones({elements / world.size()}, floats),
+             small = at::zeros({3}, at::kLong);  // of the host, as stop flags are
   const std::vector<std::pair<std::string, std::function<void()>>> calls{
       {"all_reduce", [&] { world.all_reduce(whole, comm::Reduce::kMax, "bench").wait(); }},
       {"reduce_scatter",
@@ -284,8 +290,8 @@ void bench_collectives(const Options& options, comm::Communicator& world) {
       {"barrier", [&] { world.barrier("bench"); }}};
   for (const auto& [name, call] : calls) {
     nlohmann::ordered_json json{
-        {"what", name}, {"mib", options.mib}, {"ranks", world.size()}};
-    json.update(measure(world, options.warmup, options.repeats, call).json());
+        {"what", name}, {"mib", options.mib}, {"device", options.device}, {"ranks", world.size()}};
+    json.update(measure(options, world, device, call).json());
     print(json, world);
   }
 }
@@ -315,6 +321,10 @@ ExitCode parse_and_run(int argc, char** argv) {
   collectives->add_option("--mib", options.mib, "size of the tensor")->check(CLI::PositiveNumber);
   memory->add_option("--steps", options.warmup, "steps whose peak is taken")
       ->check(CLI::PositiveNumber);
+  for (CLI::App* command : {step, overlap, memory, collectives}) {
+    command->add_option("--device", options.device, "cpu, or cuda: one rank a GPU")
+        ->check(CLI::IsMember({"cpu", "cuda"}));
+  }
   for (CLI::App* command : {step, overlap, collectives}) {
     command->add_option("--repeats", options.repeats, "measured")->check(CLI::PositiveNumber);
     command->add_option("--warmup", options.warmup, "run before")->check(CLI::NonNegativeNumber);
@@ -327,10 +337,17 @@ ExitCode parse_and_run(int argc, char** argv) {
   if (options.batch < world->size())
     throw UserError("--batch {}: expected at least one image for each of the {} ranks",
                     options.batch, world->size());
-  if (step->parsed()) bench_step(options, *world);
-  if (overlap->parsed()) bench_overlap(options, *world);
-  if (memory->parsed()) bench_memory(options, *world);
-  if (collectives->parsed()) bench_collectives(options, *world);
+  std::unique_ptr<comm::Communicator> nccl;
+  if (options.device == "cuda") {
+    nn::repeatable_cuda();  // as training does
+    nccl = comm::open_nccl(*world);
+  }
+  comm::Communicator& group = nccl ? *nccl : *world;
+  const at::Device device = nccl ? comm::cuda_device() : at::Device(at::kCPU);
+  if (step->parsed()) bench_step(options, group, device);
+  if (overlap->parsed()) bench_overlap(options, group, device);
+  if (memory->parsed()) bench_memory(options, group, device);
+  if (collectives->parsed()) bench_collectives(options, group, device);
   return ExitCode::kDone;
 }
 

@@ -17,10 +17,11 @@
 // Sums     Are taken in rank order, element by element, whatever the tensor's size (Nccl: in an order
 //          of its own, the same in equal layouts).
 // Errors   Bad arguments throw InvariantError before anything is sent. CommError: the ranks' calls
-//          differ, a rank has not joined by the deadline, or the library failed; then the group is
-//          dead and every call and wait() throws that error. An error of one rank alone leaves the
-//          others in a collective that it will never join: share it with agree() where all ranks come
-//          by, or end them with abort(). Programs run their work in end_together(), which does so.
+//          differ (Nccl: found out by the next call of its control group), a rank has not joined by the
+//          deadline, or the library failed; then the group is dead and every call and wait() throws that
+//          error. An error of one rank alone leaves the others in a collective that it will never join:
+//          share it with agree() where all ranks come by, or end them with abort(). Programs run their
+//          work in end_together(), which does so.
 // Legend   P flat elements, R ranks.
 #pragma once
 
@@ -163,11 +164,15 @@ std::unique_ptr<Communicator> make_self();
 std::unique_ptr<Communicator> open_world();
 
 // The same ranks with CUDA tensors going over NCCL and CPU tensors over `control`, which must
-// outlive it. Collective. Makes the CUDA device of number local_rank() the current one. UserError
-// in a build without the GPU parts.
+// outlive it. Collective. Makes cuda_device() the current one of this thread. UserError, on every rank,
+// in a build without the GPU parts or where a rank sees no device.
 std::unique_ptr<Communicator> open_nccl(Communicator& control);
 
 // This process's number on its node, from the launcher's environment; 0 without a launcher.
 int local_rank();
+
+// The CUDA device of this rank: the one of number local_rank(), modulo those that the process sees: a single
+// one, where Slurm gives each task its own. UserError as open_nccl().
+at::Device cuda_device();
 
 }  // namespace varscale::comm

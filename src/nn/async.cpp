@@ -15,6 +15,11 @@ c10::Event mark(at::Device device, c10::EventFlag flag) {
 
 }  // namespace
 
+Tensor to_device(const Tensor& x, at::Device device) {
+  if (device.is_cpu()) return x;
+  return x.pin_memory().to(device, /*non_blocking=*/true);
+}
+
 Interval::Interval(at::Device device) : device_(device) {
   if (device_.is_cpu())
     host_begin_ = Clock::now();

@@ -1,12 +1,13 @@
-// Times and numbers of a device that the host learns without making it wait.
+// What a device and the host tell each other without making one another wait.
 //
+//   Tensor tokens = to_device(tokens_on_host, device);
 //   Interval step(device);  launch(...);  step.end();
 //   Fetch figures(sums_N);                  // on their way to the host
 //   launch_the_next_step();
 //   use(figures.host(), step.seconds());    // waits for what is not there yet
 //
 // On the CPU everything has happened when the call returns, and nothing is copied.
-// Streams  Both follow the current stream of the tensor's or the given device.
+// Streams  All follow the current stream of the tensor's or the given device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,6 +19,9 @@
 namespace varscale::nn {
 
 using at::Tensor;
+
+// A tensor of the host on the device, by way of pinned memory; x itself, if that is the CPU.
+Tensor to_device(const Tensor& x, at::Device device);
 
 // From construction to end(), on the device's current stream. Move-only.
 class Interval {

@@ -1,6 +1,7 @@
 #include "nn/attention.hpp"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>
@@ -161,10 +162,87 @@ class Bf16PrefixAttention : public torch::autograd::Function<Bf16PrefixAttention
   }
 };
 
+// ATen's own attention span by span, whatever kernel it has for the device and dtype. Each span is a graph
+// of its own, from views of the inputs: autograd's slicing of one graph would write a full-size zero tensor
+// per span and input. The re-entrant backward is one call for all spans.
+class AtenPrefixAttention : public torch::autograd::Function<AtenPrefixAttention> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const std::vector<PrefixSpan>& spans, double scale, bool differentiable) {
+    const int64_t B = q.size(0), H = q.size(1), L = q.size(2), D = q.size(3);
+    const Tensor out_BLHD = at::empty({B, L, H, D}, q.options());
+    variable_list inputs, outputs;
+    std::vector<int64_t> bounds;
+    for (const PrefixSpan& span : spans) {
+      const auto part = [&](const Tensor& x, int64_t begin) {
+        return x.slice(2, begin, span.end).detach().set_requires_grad(differentiable);
+      };
+      const Tensor q_span = part(q, span.begin), k_span = part(k, 0), v_span = part(v, 0);
+      Tensor out;
+      {
+        const at::AutoGradMode grad_mode(differentiable);
+        out = at::scaled_dot_product_attention(q_span, k_span, v_span, mask_for(span, q),
+                                               /*dropout_p=*/0.0, /*is_causal=*/false, scale);
+      }
+      out_BLHD.slice(1, span.begin, span.end).copy_(out.detach().transpose(1, 2));
+      if (!differentiable) continue;
+      outputs.push_back(out);
+      for (const Tensor& input : {q_span, k_span, v_span}) inputs.push_back(input);
+      bounds.push_back(span.begin);
+      bounds.push_back(span.end);
+    }
+    inputs.insert(inputs.end(), outputs.begin(), outputs.end());  // and their graphs with them
+    ctx->save_for_backward(inputs);
+    ctx->saved_data["spans"] = bounds;
+    return out_BLHD.view({B, L, H * D});
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const auto middle = saved.end() - static_cast<int64_t>(saved.size() / 4);
+    const variable_list inputs(saved.begin(), middle), outputs(middle, saved.end());
+    const std::vector<int64_t> bounds = ctx->saved_data["spans"].toIntVector();
+    const int64_t B = outputs[0].size(0), H = outputs[0].size(1), D = outputs[0].size(3);
+    const int64_t L = bounds.back();
+    const Tensor grad_BLHD = grads[0].contiguous().view({B, L, H, D});
+    variable_list grads_of_outputs;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      grads_of_outputs.push_back(
+          grad_BLHD.slice(1, bounds[2 * i], bounds[2 * i + 1]).transpose(1, 2));
+    }
+    // The graphs go when what was saved goes.
+    const variable_list parts =
+        torch::autograd::grad(outputs, inputs, grads_of_outputs, /*retain_graph=*/true);
+
+    const at::ScalarType dtype = outputs[0].scalar_type();
+    const at::ScalarType sum_dtype = dtype == at::kDouble ? at::kDouble : at::kFloat;
+    // Laid out as [B, L, H, D] in memory, like the projection they flow back into.
+    const Tensor dq = at::empty({B, L, H, D}, outputs[0].options()).transpose(1, 2);
+    Tensor dk, dv;
+    for (size_t i = outputs.size(); i-- > 0;) {
+      const int64_t begin = bounds[2 * i], end = bounds[2 * i + 1];
+      dq.slice(2, begin, end).copy_(parts[3 * i]);
+      if (!dk.defined()) {  // the last span sees every key
+        dk = parts[3 * i + 1].to(sum_dtype);
+        dv = parts[3 * i + 2].to(sum_dtype);
+      } else {
+        dk.slice(2, 0, end).add_(parts[3 * i + 1]);
+        dv.slice(2, 0, end).add_(parts[3 * i + 2]);
+      }
+    }
+    return {dq, dk.to(dtype), dv.to(dtype), Tensor(), Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
 
-PrefixPlan::PrefixPlan(const scaling::ScaleList& scales, int64_t merge_below)
-    : scales_(scales), merge_below_(merge_below) {}
+PrefixPlan::PrefixPlan(const scaling::ScaleList& scales, int64_t merge_below, at::Device device)
+    : scales_(scales), merge_below_(merge_below) {
+  int64_t merged = 0;
+  for (int64_t k = 1; k < scales_.count() && scales_.end(k) <= merge_below_; ++k)
+    merged = scales_.end(k);
+  if (merged > 0) mask_QQ_ = block_causal_mask(scales_, 0, merged).to(device);
+}
 
 std::vector<PrefixSpan> PrefixPlan::spans(int64_t tokens) const {
   std::vector<PrefixSpan> spans;
@@ -174,7 +252,9 @@ std::vector<PrefixSpan> PrefixPlan::spans(int64_t tokens) const {
     const bool merge_next =
         begin == 0 && k + 1 < scales_.count() && scales_.end(k + 1) <= std::min(merge_below_, tokens);
     if (merge_next) continue;
-    spans.push_back({begin, end, begin < scales_.begin(k) ? block_causal_mask(scales_, begin, end) : Tensor()});
+    const bool merged = begin < scales_.begin(k);
+    spans.push_back(
+        {begin, end, merged ? mask_QQ_.slice(0, 0, end).slice(1, 0, end).contiguous() : Tensor()});
     begin = end;
   }
   VARSCALE_CHECK(begin == tokens, "{} tokens do not end at a map of scales {}", tokens, scales_.words());
@@ -192,14 +272,10 @@ Tensor prefix_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor
   if (q_BHLD.is_cpu() && dtype == at::kFloat) {
     return CpuPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
   }
-  std::vector<Tensor> parts;
-  for (const PrefixSpan& span : spans) {
-    parts.push_back(at::scaled_dot_product_attention(
-        q_BHLD.slice(2, span.begin, span.end), k_BHLD.slice(2, 0, span.end), v_BHLD.slice(2, 0, span.end),
-        mask_for(span, q_BHLD), /*dropout_p=*/0.0, /*is_causal=*/false, scale));
-  }
-  const Tensor out_BHLD = at::cat(parts, 2);
-  return out_BHLD.transpose(1, 2).reshape({q_BHLD.size(0), q_BHLD.size(2), -1});
+  const bool differentiable =
+      at::GradMode::is_enabled() &&
+      (q_BHLD.requires_grad() || k_BHLD.requires_grad() || v_BHLD.requires_grad());
+  return AtenPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale, differentiable);
 }
 
 Tensor masked_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor& v_BHLD,

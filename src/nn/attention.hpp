@@ -29,14 +29,18 @@ struct PrefixSpan {
 
 class PrefixPlan {
  public:
-  // Maps are merged from the front while the merged span has at most `merge_below` tokens.
-  explicit PrefixPlan(const scaling::ScaleList& scales, int64_t merge_below = 32);
+  static constexpr int64_t kMergeBelow = 32;
+  // Maps are merged from the front while the merged span has at most `merge_below` tokens. `device`:
+  // where the masks are.
+  explicit PrefixPlan(const scaling::ScaleList& scales, int64_t merge_below = kMergeBelow,
+                      at::Device device = at::kCPU);
   // The spans of the first `tokens` tokens; `tokens` must end a map.
   std::vector<PrefixSpan> spans(int64_t tokens) const;
 
  private:
   scaling::ScaleList scales_;
   int64_t merge_below_;
+  Tensor mask_QQ_;  // of the longest merged span; shorter ones have its first rows and columns
 };
 
 // softmax(scale q k^T, block-causal) v. q, k, v [B, H, L, D] of one floating dtype; returns

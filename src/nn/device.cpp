@@ -1,8 +1,11 @@
 #include "nn/device.hpp"
 
+#include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
+#include <c10/util/env.h>
 #include <malloc.h>
 
 #include <atomic>
@@ -41,8 +44,14 @@ class CountingAllocator final : public c10::Allocator {
   }
 };
 
+// It knows its devices only once they have been initialised, which a first tensor would do too.
+c10::DeviceAllocator& allocator_of(at::Device device) {
+  at::globalContext().lazyInitDevice(device.type());
+  return *c10::getDeviceAllocator(device.type());
+}
+
 c10::CachingDeviceAllocator::DeviceStats stats_of(at::Device device) {
-  return c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return allocator_of(device).getDeviceStats(device.index());
 }
 
 constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
@@ -55,8 +64,7 @@ std::string device_name(at::Device device) {
 
 double memory_bytes(at::Device device) {
   if (device.is_cpu()) return base::machine_memory_bytes();
-  return static_cast<double>(
-      c10::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).second);
+  return static_cast<double>(allocator_of(device).getMemoryInfo(device.index()).second);
 }
 
 void count_cpu_memory() {
@@ -79,7 +87,22 @@ void reset_peak(at::Device device) {
   if (device.is_cpu())
     cpu_peak = cpu_held.load();
   else
-    c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+    allocator_of(device).resetPeakStats(device.index());
+}
+
+void repeatable_cuda() {
+  // cuBLAS repeats its sums only in a workspace of fixed size; it reads this at its first call.
+  c10::utils::set_env("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/false);
+  at::Context& context = at::globalContext();
+  context.setDeterministicAlgorithms(true, /*warn_only=*/false);
+  context.setDeterministicFillUninitializedMemory(false);  // for debugging, and dear
+  context.setBenchmarkCuDNN(false);
+  context.setAllowTF32CuBLAS(false);
+  context.setAllowTF32CuDNN(false);
+}
+
+void synchronise(at::Device device) {
+  if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index());
 }
 
 }  // namespace varscale::nn

@@ -1,5 +1,6 @@
-// The device that a model is on: its name, its memory, and the bytes of tensors there.
+// The device that a model is on: its name, its memory, the bytes of tensors there, and how it computes.
 //
+//   repeatable_cuda();                                    // once, before the first product
 //   count_cpu_memory();                                   // once, before the tensors that shall count
 //   fmt::print("{} of {}", peak_bytes(device), memory_bytes(device));
 //
@@ -23,6 +24,13 @@ void count_cpu_memory();  // again: no effect
 int64_t held_bytes(at::Device device);
 int64_t peak_bytes(at::Device device);  // the most that was held since the last reset_peak()
 void reset_peak(at::Device device);
+
+// For GPUs, of the whole process: float32 products and convolutions in float32 (no TF32), and the same bits
+// for the same calls, by kernels that add in a fixed order.
+void repeatable_cuda();
+
+// Waits until the device has done all it was given; nothing on the CPU.
+void synchronise(at::Device device);
 
 // device_gpu.cpp, device_absent.cpp.
 std::string gpu_name(c10::DeviceIndex index);

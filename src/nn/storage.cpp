@@ -1,12 +1,15 @@
 #include "nn/storage.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
 
 #include "base/error.hpp"
 
 namespace varscale::nn {
 
 Tensor absent_leaf(const std::vector<int64_t>& sizes, at::ScalarType dtype, at::Device device) {
+  VARSCALE_CHECK(device.is_cpu() || device.has_index(), "a leaf on {} without a number",
+                 c10::DeviceTypeName(device.type(), /*lower_case=*/true));
   c10::Storage storage(c10::Storage::use_byte_size_t(), 0, c10::DataPtr(nullptr, device),
                        /*allocator=*/nullptr, /*resizable=*/false);
   const at::DispatchKeySet keys(device.is_cuda() ? at::DispatchKey::CUDA : at::DispatchKey::CPU);
@@ -34,6 +37,9 @@ void reclaim_storage(const Tensor& leaf) {
 }
 
 void allocate_storage(const Tensor& leaf) {
+  // A CUDA allocator takes the thread's current device and must have been initialised.
+  if (leaf.is_cuda()) at::globalContext().lazyInitDevice(leaf.device().type());
+  const c10::DeviceGuard guard(leaf.device());
   c10::Allocator* allocator = c10::GetAllocator(leaf.device().type());
   c10::StorageImpl* storage = leaf.storage().unsafeGetStorageImpl();
   storage->set_data_ptr_noswap(allocator->allocate(leaf.nbytes()));

@@ -17,7 +17,9 @@ namespace varscale::parallel {
 
 namespace {
 
-constexpr int64_t kAlign = 64;  // bytes, for vector loads
+// Bytes. The products of cuBLAS depend on the alignment of their operands up to this, and leaves in a
+// buffer are to give the same bits as leaves of their own; vector loads of a CPU take 64.
+constexpr int64_t kAlign = 256;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -246,14 +248,14 @@ class Sharded final : public Parallel {
     if (unit.weights != Weights::kAway || tenant(u)) return;
     at::NoGradGuard no_grad;
     const int64_t shard = inside_->rank();
-    auto* buffer = static_cast<std::byte*>(weight_buffer(u).data_ptr());
+    const Tensor& buffer = weight_buffer(u);
     std::vector<comm::Gather> parts;
     for (size_t i = 0; i < unit.unit.leaves.size(); ++i) {
       const Tensor& leaf = unit.unit.leaves[i].tensor;
       const Cut& cut = unit.layout.cuts[i];
-      const Tensor whole =
-          at::from_blob(buffer + unit.layout.weight_byte[i], {cut.padded_elements()},
-                        float_.dtype(leaf.scalar_type()));
+      const int64_t begin = unit.layout.weight_byte[i];
+      const int64_t bytes = cut.padded_elements() * static_cast<int64_t>(leaf.element_size());
+      const Tensor whole = buffer.slice(0, begin, begin + bytes).view(leaf.scalar_type());
       const int64_t chunk = cut.chunk_elements();
       const Tensor mine = whole.slice(0, shard * chunk, (shard + 1) * chunk);
       const int64_t at = unit.layout.shard_element[i];

@@ -84,6 +84,13 @@ Quantizer Quantizer::from_weights(const records::QuantizerWeights& weights,
   return quantizer;
 }
 
+Quantizer Quantizer::to(at::Device device) const {
+  Quantizer moved = *this;
+  for (nn::NamedTensor& parameter : moved.parameters_)
+    parameter.tensor = parameter.tensor.detach().to(device);
+  return moved;
+}
+
 records::QuantizerWeights Quantizer::weights() const {
   records::QuantizerWeights weights;
   weights.vocabulary = config_.vocabulary;

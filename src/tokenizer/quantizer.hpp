@@ -40,6 +40,7 @@ class Quantizer {
   static Quantizer from_weights(const records::QuantizerWeights& weights,
                                 scaling::ScaleList scales);
   records::QuantizerWeights weights() const;
+  Quantizer to(at::Device device) const;  // a copy there, or one of the same tensors if they are
   const QuantizerConfig& config() const noexcept { return config_; }
   // quantize.embedding.weight [V,C], quantize.quant_resi.qresi_ls.<p>.weight [C,C,3,3], .bias [C]
   const nn::NamedTensors& parameters() const noexcept { return parameters_; }

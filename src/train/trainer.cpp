@@ -39,8 +39,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 at::Device device_of(const sweep::RunConfig& run) {
-  if (run.train.device == "cpu") return at::kCPU;
-  return {at::kCUDA, static_cast<at::DeviceIndex>(comm::local_rank())};
+  return run.train.device == "cpu" ? at::Device(at::kCPU) : comm::cuda_device();
 }
 
 double seconds_since(Clock::time_point begin) {
@@ -157,8 +156,9 @@ class Trainer {
         schedule_(make_schedule(job.run)),
         batches_(tokens, run_.train.data_seed, run_.train.batch),
         validation_(tokens),
-        quantizer_(tokenizer::Quantizer::from_weights(tokens.quantizer(), shape_.tokens.scales)),
         device_(device_of(job.run)),
+        quantizer_(tokenizer::Quantizer::from_weights(tokens.quantizer(), shape_.tokens.scales)
+                       .to(device_)),
         model_(shape_,
                {.device = device_, .weights = compute_dtype(job.run), .allocate = false}),
         hardware_(hardware),
@@ -298,11 +298,13 @@ class Trainer {
         .drop_path_SB =
             models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids),
         .run_block = block_runner(*parallel_)};
-    if (options.drop_path_SB.defined()) options.drop_path_SB = options.drop_path_SB.to(device_);
+    if (options.drop_path_SB.defined())
+      options.drop_path_SB = nn::to_device(options.drop_path_SB, device_);
+    const at::Tensor tokens_BL = nn::to_device(batch.tokens_BL, device_);
     const at::Tensor logits_BLV = model_.forward(
-        labels_B.to(device_), quantizer_.teacher_input(batch.tokens_BL).to(device_), options);
+        nn::to_device(labels_B, device_), quantizer_.teacher_input(tokens_BL), options);
     const nn::TokenScores scores =
-        nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device_));
+        nn::score_tokens(logits_BLV.flatten(0, 1), tokens_BL.flatten());
     const double global_count =
         static_cast<double>(run_.train.batch) * static_cast<double>(shape_.tokens.scales.tokens());
     (scores.loss_N.sum() * ((counted ? 1.0 : 0.0) / global_count)).backward();
@@ -496,8 +498,8 @@ class Trainer {
   optim::Schedule schedule_;
   data::TrainBatches batches_;
   data::ValidationBatches validation_;
-  tokenizer::Quantizer quantizer_;
   at::Device device_;
+  tokenizer::Quantizer quantizer_;
   models::Var model_;
   const Hardware& hardware_;
   const scaling::Layout& layout_;
@@ -524,7 +526,10 @@ Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Commu
   const ThreadCount threads(job.run.train.threads);
   nn::count_cpu_memory();
   std::unique_ptr<comm::Communicator> nccl;
-  if (job.run.train.device == "cuda") nccl = comm::open_nccl(world);
+  if (job.run.train.device == "cuda") {
+    nn::repeatable_cuda();
+    nccl = comm::open_nccl(world);
+  }
   comm::Communicator& group = nccl ? *nccl : world;
   group.set_deadline(job.run.parallel.first_deadline_s);
   const at::Device device = device_of(job.run);

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "nn/async.hpp"
 #include "nn/functional.hpp"
 #include "parallel/parallel.hpp"
 
@@ -82,11 +83,12 @@ Scores validate(const models::Var& model, parallel::Parallel& parallel,
       labels_B = models::drop_labels(labels_B, model.shape().classes, kPublicLabelDrop,
                                      run.train.seed, step, batch.sample_ids);
     }
-    const at::Tensor logits_BLV = model.forward(
-        labels_B.to(device), quantizer.teacher_input(batch.tokens_BL).to(device), options);
+    const at::Tensor tokens_BL = nn::to_device(batch.tokens_BL, device);
+    const at::Tensor logits_BLV = model.forward(nn::to_device(labels_B, device),
+                                                quantizer.teacher_input(tokens_BL), options);
     if (!counted) continue;
     const nn::TokenScores scores =
-        nn::score_tokens(logits_BLV.flatten(0, 1), batch.tokens_BL.flatten().to(device));
+        nn::score_tokens(logits_BLV.flatten(0, 1), tokens_BL.flatten());
     sums_2S += scale_sums(scores.loss_N, scores.correct_N, end - begin, scales);
   }
   parallel.end_forward();

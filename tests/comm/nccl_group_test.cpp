@@ -3,13 +3,16 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include <atomic>
+#include <map>
 #include <mutex>
+#include <set>
+#include <thread>
 #include <tuple>
 
+#include "comm/call.hpp"
 #include "comm/nccl/api.hpp"
 #include "comm/thread_group.hpp"
 
@@ -20,29 +23,50 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// Marks pass when the test says so.
+// Marks pass when the test says so, and calls reach the stream when it says so.
 struct FakeApi final : Api {
   struct FakeMark final : Mark {
+    FakeApi* api;
     std::shared_ptr<std::atomic<bool>> open;
-    std::atomic<int>* held;
-    bool passed() override { return *open; }
-    void hold_caller() override { ++*held; }
+    bool passed() override {
+      if (api->device_is_broken) throw CommError("an illegal memory access was encountered");
+      return *open;
+    }
+    void hold_caller() override { ++api->held; }
   };
+
+  void enter_thread() override {
+    const std::scoped_lock lock(mutex);
+    threads.insert(std::this_thread::get_id());
+  }
 
   std::string unique_id() override { return "id of rank 0"; }
   Handle init(const std::string& id, int size, int rank) override {
     note(fmt::format("init {} {}/{}", id, rank, size));
     return reinterpret_cast<Handle>(static_cast<intptr_t>(++handles));
   }
-  void destroy(Handle) noexcept override { ++destroyed; }
-  void abort(Handle) noexcept override { ++aborted; }
-  std::optional<std::string> async_error(Handle) override {
+  void destroy(Handle, double) noexcept override { ++destroyed; }
+  void abort(Handle handle) noexcept override {
+    {
+      const std::scoped_lock lock(mutex);
+      ++aborts[handle];
+    }
+    abort_has_begun = true;
+    while (abort_hangs) usleep(1000);
+    ++aborted;
+  }
+  Status status(Handle handle) override {
     const std::scoped_lock lock(mutex);
-    return error;
+    was_asked = true;
+    if (aborts.contains(handle)) used_after_abort = true;
+    return {.busy = busy, .error = error};
   }
   void group_begin() override { note("{"); }
   void group_end() override { note("}"); }
-  void all_reduce(Handle, const Tensor&, Reduce) override { note("all_reduce"); }
+  void all_reduce(Handle, const Tensor&, Reduce) override {
+    note("all_reduce");
+    if (refuses) throw CommError("ncclAllReduce: invalid argument");
+  }
   void reduce_scatter(Handle, const Tensor&, const Tensor&, Reduce) override {
     note("reduce_scatter");
   }
@@ -55,8 +79,8 @@ struct FakeApi final : Api {
   }
   std::unique_ptr<Mark> mark() override {
     auto mark = std::make_unique<FakeMark>();
+    mark->api = this;
     mark->open = open;
-    mark->held = &held;
     note("mark");
     return mark;
   }
@@ -73,9 +97,29 @@ struct FakeApi final : Api {
   std::mutex mutex;
   std::vector<std::string> log;
   std::optional<std::string> error;
+  std::map<Handle, int> aborts;
+  std::set<std::thread::id> threads;
   std::shared_ptr<std::atomic<bool>> open = std::make_shared<std::atomic<bool>>(true);
+  std::atomic<bool> busy = false, refuses = false, device_is_broken = false, abort_hangs = false;
+  std::atomic<bool> was_asked = false, abort_has_begun = false, used_after_abort = false;
   std::atomic<int> handles = 0, destroyed = 0, aborted = 0, held = 0;
 };
+
+// Until the thread that clears up has aborted so many handles; then nothing more for a moment.
+void wait_for_aborts(FakeApi& api, int count) {
+  for (int i = 0; i < 500 && api.aborted < count; ++i) usleep(10000);
+  usleep(50000);
+  EXPECT_EQ(api.aborted, count);
+}
+
+std::string failure_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const CommError& error) {
+    return error.what();
+  }
+  return "no CommError";
+}
 
 constexpr GroupOptions kAll{.deadline_s = 0.2, .all_tensors = true};
 
@@ -136,15 +180,40 @@ TEST(NcclGroup, AStallAbortsTheLibraryAndNamesTheCall) {
   const auto group = make_group(*self, api, kAll);
   Tensor x = at::ones({4});
   Work stalled = group->all_reduce(x, Reduce::kSum, "gradients");
-  for (int i = 0; i < 500 && api->aborted == 0; ++i) usleep(10000);
-  EXPECT_EQ(api->aborted, 1);
-  try {
-    stalled.wait();
-    ADD_FAILURE() << "nothing was thrown";
-  } catch (const CommError& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("0.2 s in call 1"), HasSubstr("'gradients'")));
-  }
+  wait_for_aborts(*api, 1);
+  EXPECT_THAT(failure_of([&] { stalled.wait(); }),
+              AllOf(HasSubstr("0.2 s in call 1"), HasSubstr("'gradients'")));
   EXPECT_THROW(std::ignore = group->all_reduce(x, Reduce::kSum, "next"), CommError);
+}
+
+// NCCL frees what it aborts: a second abort, or a question after it, is of freed memory.
+TEST(NcclGroup, AStallAbortsEveryGroupOfTheDeviceOnceAndTouchesNoneAgain) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  *api->open = false;
+  {
+    const auto world = make_group(*self, api, kAll);
+    const auto shards = world->create_group({0}, "shards");
+    const auto idle = world->create_group({0}, "replicas");
+    Tensor x = at::ones({4});
+    std::vector<Work> works;
+    for (int i = 0; i < 3; ++i) {
+      works.push_back(world->all_reduce(x, Reduce::kSum, "x"));
+      works.push_back(shards->all_reduce(x, Reduce::kSum, "x"));
+    }
+    wait_for_aborts(*api, 3);
+  }
+  for (const auto& [handle, times] : api->aborts) EXPECT_EQ(times, 1);
+  EXPECT_EQ(api->destroyed, 0);
+  EXPECT_FALSE(api->used_after_abort);
+}
+
+TEST(NcclGroup, AfterAFailureCallsOfTheControlGroupThrowToo) {
+  const auto self = make_self();
+  const auto group = make_group(*self, std::make_shared<FakeApi>(), {});
+  group->barrier("before");
+  group->abort("enough", 1);
+  EXPECT_THAT(failure_of([&] { group->barrier("after"); }), HasSubstr("enough"));
 }
 
 TEST(NcclGroup, AnErrorOfTheLibraryIsThrownAtTheNextCall) {
@@ -158,8 +227,221 @@ TEST(NcclGroup, AnErrorOfTheLibraryIsThrownAtTheNextCall) {
     const std::scoped_lock lock(api->mutex);
     api->error = "remote process exited";
   }
-  for (int i = 0; i < 500 && api->aborted == 0; ++i) usleep(10000);
+  wait_for_aborts(*api, 1);
+  EXPECT_THAT(failure_of([&] { work.wait(); }),
+              AllOf(HasSubstr("'weights'"), HasSubstr("remote process exited")));
+}
+
+TEST(NcclGroup, AnErrorOfTheDeviceIsThrownAndDoesNotEndTheProcess) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  *api->open = false;
+  const auto group = make_group(*self, api, {.deadline_s = 60, .all_tensors = true});
+  Tensor x = at::ones({4});
+  Work work = group->all_reduce(x, Reduce::kSum, "x");
+  api->device_is_broken = true;
+  wait_for_aborts(*api, 1);
+  EXPECT_THAT(failure_of([&] { work.wait(); }), HasSubstr("illegal memory access"));
+}
+
+TEST(NcclGroup, ACallThatTheLibraryRefusesEndsItsGroupOfCalls) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  const auto group = make_group(*self, api, kAll);
+  api->take_log();
+  api->refuses = true;
+  Tensor x = at::ones({4});
+  EXPECT_THAT(failure_of([&] { std::ignore = group->all_reduce(x, Reduce::kSum, "x"); }),
+              AllOf(HasSubstr("call 1 of 'world'"), HasSubstr("invalid argument")));
+  EXPECT_THAT(api->take_log(), ElementsAre("follow stream", "{", "all_reduce", "}"));
+}
+
+TEST(NcclGroup, MarksACallOnlyWhenItHasReachedTheStream) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  const auto group = make_group(*self, api, {.deadline_s = 60, .all_tensors = true});
+  api->take_log();
+  api->busy = true;
+  api->was_asked = false;
+  Tensor x = at::ones({4});
+  std::thread caller([&] { group->all_reduce(x, Reduce::kSum, "x").wait(); });
+  while (!api->was_asked) usleep(1000);
+  EXPECT_THAT(api->take_log(), ElementsAre("follow stream", "{", "all_reduce", "}"));
+  api->busy = false;
+  caller.join();
+  EXPECT_THAT(api->take_log(), ElementsAre("mark"));
+}
+
+TEST(NcclGroup, ARankThatDoesNotComeToTheSetUpIsADeadlineToo) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  api->busy = true;
+  EXPECT_THAT(failure_of([&] { make_group(*self, api, kAll); }),
+              AllOf(HasSubstr("0.2 s in the set-up of NCCL for 'world'")));
+  wait_for_aborts(*api, 1);
+}
+
+// A first collective connects to the other ranks before it reaches the stream.
+TEST(NcclGroup, ARankThatDoesNotComeToAFirstCallIsADeadlineToo) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  const auto group = make_group(*self, api, kAll);
+  api->busy = true;
+  Tensor x = at::ones({4});
+  EXPECT_THAT(failure_of([&] { std::ignore = group->all_reduce(x, Reduce::kSum, "first"); }),
+              AllOf(HasSubstr("0.2 s in call 1"), HasSubstr("'first'")));
+  wait_for_aborts(*api, 1);
+}
+
+TEST(NcclGroup, AbortWakesACallThatHasNotReachedTheStream) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  const auto group = make_group(*self, api, {.deadline_s = 600, .all_tensors = true});
+  api->busy = true;
+  Tensor x = at::ones({4});
+  std::string failure;
+  std::thread caller([&] {
+    failure = failure_of([&] { std::ignore = group->all_reduce(x, Reduce::kSum, "x"); });
+  });
+  usleep(50000);
+  group->abort("disk full", 1);
+  caller.join();
+  EXPECT_THAT(failure, HasSubstr("disk full"));
+}
+
+TEST(NcclGroup, SetDeadlineHoldsForTheNextCallEvenBehindALongerOne) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  *api->open = false;
+  const auto group = make_group(*self, api, {.deadline_s = 600, .all_tensors = true});
+  Tensor x = at::ones({4});
+  Work first = group->all_reduce(x, Reduce::kSum, "first");
+  group->set_deadline(0.1);
+  Work second = group->all_reduce(x, Reduce::kSum, "second");
+  wait_for_aborts(*api, 1);
+  EXPECT_THAT(failure_of([&] { second.wait(); }),
+              AllOf(HasSubstr("0.1 s in call 1"), HasSubstr("'first'")));
+}
+
+TEST(NcclGroup, AGroupIsGivenBackWhenItsCallsHaveEnded) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  *api->open = false;
+  auto group = make_group(*self, api, {.deadline_s = 60, .all_tensors = true});
+  Tensor x = at::ones({4});
+  group->all_reduce(x, Reduce::kSum, "x").wait();
+  std::thread closing([&] { group.reset(); });
+  usleep(100000);
+  EXPECT_EQ(api->destroyed, 0);
+  EXPECT_GT(x.use_count(), 1U);
+  *api->open = true;
+  closing.join();
+  EXPECT_EQ(api->destroyed, 1);
+  EXPECT_EQ(api->aborted, 0);
+}
+
+// The others will never come to what this rank has left by an exception of its own.
+TEST(NcclGroup, AGroupLeftByAnExceptionIsAbortedNotWaitedFor) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  *api->open = false;
+  EXPECT_THROW(
+      {
+        const auto group = make_group(*self, api, {.deadline_s = 600, .all_tensors = true});
+        Tensor x = at::ones({4});
+        const Work work = group->all_reduce(x, Reduce::kSum, "x");
+        throw base::UserError("disk full");
+      },
+      base::UserError);
+  wait_for_aborts(*api, 1);
+  EXPECT_EQ(api->destroyed, 0);
+}
+
+TEST(NcclGroup, AnAbortThatHangsHoldsNobody) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  *api->open = false;
+  api->abort_hangs = true;
+  const auto group = make_group(*self, api, kAll);
+  Tensor x = at::ones({4});
+  Work work = group->all_reduce(x, Reduce::kSum, "x");
+  for (int i = 0; i < 500 && !api->abort_has_begun; ++i) usleep(10000);
+  EXPECT_THAT(failure_of([&] { work.wait(); }), HasSubstr("0.2 s in call 1"));
+  api->abort_hangs = false;
+}
+
+// The thread that waits for the device is stuck there, if NCCL cannot end its kernel.
+TEST(NcclGroup, AFailureThatNobodyHearsOfEndsTheLaunch) {
+  run_ranks(2, [](Communicator& control) {
+    if (control.rank() == 1) {
+      EXPECT_THAT(failure_of([&] { control.barrier("never"); }),
+                  AllOf(HasSubstr("rank 0"), HasSubstr("0.1 s in call 1")));
+      return;
+    }
+    const auto self = make_self();
+    const auto api = std::make_shared<FakeApi>();
+    *api->open = false;
+    struct Both final : Communicator {  // alone in the library, but with a launch to end
+      explicit Both(Communicator& launch) : launch_(launch) {}
+      int rank() const noexcept override { return 0; }
+      int size() const noexcept override { return 1; }
+      std::unique_ptr<Communicator> create_group(const std::vector<int>&,
+                                                 std::string_view) override {
+        return nullptr;
+      }
+      void set_deadline(double) override {}
+      void abort(std::string_view why, int code) noexcept override {
+        launch_.abort(why, code);
+        ended = true;
+      }
+      Work start(Call) override { return Work(nullptr); }
+      Communicator& launch_;
+      std::atomic<bool> ended = false;
+    } both(control);
+    const auto group =
+        make_group(both, api, {.deadline_s = 0.1, .grace_s = 0.2, .all_tensors = true});
+    Tensor x = at::ones({4});
+    const Work work = group->all_reduce(x, Reduce::kSum, "x");
+    for (int i = 0; i < 500 && !both.ended; ++i) usleep(10000);
+    EXPECT_TRUE(both.ended);
+  });
+}
+
+TEST(NcclGroup, TheWatchdogSetsTheDeviceOfItsThread) {
+  const auto self = make_self();
+  const auto api = std::make_shared<FakeApi>();
+  *api->open = false;
+  const auto group = make_group(*self, api, kAll);
+  Tensor x = at::ones({4});
+  Work work = group->all_reduce(x, Reduce::kSum, "x");
+  wait_for_aborts(*api, 1);
   EXPECT_THROW(work.wait(), CommError);
+  EXPECT_EQ(api->threads.size(), 2U);  // and so does the one that aborts
+  EXPECT_FALSE(api->threads.contains(std::this_thread::get_id()));
+}
+
+// NCCL itself would hang, or add up what does not belong together.
+TEST(NcclGroup, RanksThatDifferOnTheDeviceAreFoundOutAtTheNextCallOfTheControlGroup) {
+  const auto thrown = try_ranks(2, [](Communicator& control) {
+    const auto api = std::make_shared<FakeApi>();
+    const auto group = make_group(control, api, kAll);
+    Tensor x = at::ones({4});
+    group->all_reduce(x, Reduce::kSum, control.rank() == 0 ? "block 1" : "block 2").wait();
+    group->barrier("end of step");
+  });
+  for (const std::exception_ptr& one : thrown) {
+    ASSERT_NE(one, nullptr);
+    EXPECT_THAT(failure_of([&] { std::rethrow_exception(one); }),
+                AllOf(HasSubstr("the ranks differ"), HasSubstr("1 calls on the device")));
+  }
+}
+
+TEST(NcclGroup, RanksTakeTurnsOnTheDevicesTheySee) {
+  EXPECT_EQ(device_index(0, 1), 0);
+  EXPECT_EQ(device_index(3, 1), 0);  // Slurm shows each task a device of its own
+  EXPECT_EQ(device_index(3, 8), 3);
+  EXPECT_EQ(device_index(5, 4), 1);
+  EXPECT_THROW(device_index(0, 0), base::UserError);
 }
 
 TEST(NcclGroup, GroupsOfSomeRanksAreOpenedByTheirMembersAlone) {

@@ -133,6 +133,33 @@ TEST(PrefixAttention, TakesAnExpandedGradient) {
   for (int i = 0; i < 2; ++i) EXPECT_LE(relative_l2(got_grads[i], want_grads[i]), 1e-5) << i;
 }
 
+// float32 and bfloat16 have kernels of their own on the CPU; float64 takes the way of a GPU.
+TEST(PrefixAttention, GivesTheSameGradientsAgainWhereTheGraphIsRetained) {
+  const ScaleList scales({1, 2, 3, 4});
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kDouble}) {
+    const Qkv qkv = inputs(scales, type);
+    const auto spans = PrefixPlan(scales).spans(scales.tokens());
+    const Tensor out = prefix_attention(qkv[0], qkv[1], qkv[2], spans, 1.0);
+    const Tensor direction = test::hash_v("direction", out.sizes()).to(type);
+    const auto once = torch::autograd::grad({out}, {qkv[0], qkv[1], qkv[2]}, {direction}, true);
+    const auto again = torch::autograd::grad({out}, {qkv[0], qkv[1], qkv[2]}, {direction});
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(at::equal(once[i], again[i])) << i;
+  }
+}
+
+TEST(PrefixAttention, IsTheSameWhereNoGradientIsAskedFor) {
+  const ScaleList scales({1, 2, 3, 4});
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kDouble}) {
+    const Qkv qkv = inputs(scales, type);
+    const auto spans = PrefixPlan(scales).spans(scales.tokens());
+    const Tensor want = prefix_attention(qkv[0], qkv[1], qkv[2], spans, 1.0);
+    const at::NoGradGuard no_grad;
+    const Tensor got = prefix_attention(qkv[0], qkv[1], qkv[2], spans, 1.0);
+    EXPECT_TRUE(at::equal(got, want));
+    EXPECT_FALSE(got.requires_grad());
+  }
+}
+
 TEST(PrefixAttention, GradientsEqualFiniteDifferences) {
   const ScaleList scales({1, 2});
   const Qkv qkv = inputs(scales, at::kDouble, 1, 2, 3);
@@ -191,6 +218,18 @@ TEST(PrefixPlan, MasksOnlyMergedMaps) {
   EXPECT_FALSE(spans[1].mask_QK.defined());
   EXPECT_FALSE(spans[2].mask_QK.defined());
   EXPECT_EQ(spans[2].begin, 55);
+}
+
+// On a GPU a mask made for every call would be copied there for every call, and the host would wait.
+TEST(PrefixPlan, MakesItsMaskOnce) {
+  const PrefixPlan plan(ScaleList({1, 2, 3, 4, 5, 6}));
+  const Tensor mask = plan.spans(91)[0].mask_QK;
+  EXPECT_EQ(plan.spans(91)[0].mask_QK.data_ptr(), mask.data_ptr());
+  EXPECT_EQ(plan.spans(30)[0].mask_QK.data_ptr(), mask.data_ptr());
+  // Fewer maps have its first rows and columns.
+  const Tensor shorter = plan.spans(14)[0].mask_QK;
+  EXPECT_TRUE(at::equal(shorter, PrefixPlan(ScaleList({1, 2, 3})).spans(14)[0].mask_QK));
+  EXPECT_EQ(shorter.sizes(), (std::vector<int64_t>{14, 14}));
 }
 
 TEST(PrefixPlan, RefusesTokensThatEndInsideAMap) {

@@ -9,48 +9,11 @@
 namespace varscale::parallel {
 namespace {
 
+using test::relative_l2;
 using test::SmallResult;
 using test::SmallRun;
-
-// The same loop with nothing but autograd: a float32 model, gradients where autograd puts them.
-SmallResult train_plain(const SmallRun& run) {
-  const scaling::VarShape shape = test::small_shape(run.shared_adaln);
-  models::Var model(shape);
-  model.initialise(test::kSmallInit);
-  optim::AdamW optimizer(model.parameters(), {});
-  const double count = static_cast<double>(run.batch * shape.tokens.scales.tokens());
-  SmallResult result;
-  std::vector<Tensor> gradients;
-  for (int64_t step = 0; step < run.steps; ++step) {
-    for (const nn::NamedTensor& parameter : model.parameters())
-      parameter.tensor.mutable_grad() = at::zeros_like(parameter.tensor);
-    double loss = 0;
-    for (int64_t m = 0; m < run.accumulate; ++m) {
-      const test::SmallBatch batch =
-          test::small_batch(shape, step, run.batch * m / run.accumulate,
-                            run.batch * (m + 1) / run.accumulate);
-      const Tensor logits = model.forward(
-          batch.labels_B, batch.teacher_BLE,
-          {.drop_path_SB = models::drop_path_factors(shape, 1, step, batch.ids)});
-      const nn::TokenScores scores =
-          nn::score_tokens(logits.flatten(0, 1), batch.targets_BL.flatten());
-      (scores.loss_N.sum() / count).backward();
-      loss += scores.loss_N.detach().sum(at::kDouble).item<double>() / count;
-    }
-    result.losses.push_back(loss);
-    gradients.clear();
-    for (const nn::NamedTensor& parameter : model.parameters())
-      gradients.push_back(parameter.tensor.grad());
-    result.norms.push_back(optim::gradient_norm(gradients));
-    optimizer.step(gradients, 2e-3, 0.05, optim::clip_factor(result.norms.back(), 2.0));
-  }
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    const nn::NamedTensor& parameter = model.parameters()[i];
-    result.owned.push_back({parameter.name, parameter.tensor.sizes().vec(), 0, 0, 0,
-                            parameter.tensor.detach().clone(), gradients[i].clone()});
-  }
-  return result;
-}
+using test::train_plain;
+using test::whole;
 
 struct Layout {
   int world;
@@ -81,32 +44,6 @@ std::vector<SmallResult> train_layout(const Layout& layout, SmallRun run) {
     results[world.rank()] = test::train_small(run, world);
   });
   return results;
-}
-
-// Puts the ranks' rows together: name -> {weight, gradient}. Every row must be there.
-std::map<std::string, std::pair<Tensor, Tensor>> whole(const std::vector<SmallResult>& results) {
-  std::map<std::string, std::pair<Tensor, Tensor>> tensors;
-  std::map<std::string, std::vector<bool>> seen;
-  for (const SmallResult& result : results) {
-    for (const Owned& part : result.owned) {
-      auto [found, fresh] = tensors.try_emplace(part.name);
-      if (fresh) {
-        found->second = {at::zeros(part.shape), at::zeros(part.shape)};
-        seen[part.name].resize(part.shape.at(part.axis));
-      }
-      found->second.first.slice(part.axis, part.begin, part.end).copy_(part.weight);
-      found->second.second.slice(part.axis, part.begin, part.end).copy_(part.gradient);
-      for (int64_t row = part.begin; row < part.end; ++row) seen[part.name][row] = true;
-    }
-  }
-  for (const auto& [name, rows] : seen)
-    EXPECT_EQ(std::count(rows.begin(), rows.end(), false), 0) << name << " has rows of no rank";
-  return tensors;
-}
-
-double relative_l2(const Tensor& a, const Tensor& b, double floor) {
-  const double difference = (a.to(at::kDouble) - b.to(at::kDouble)).norm().item<double>();
-  return difference / std::max(b.to(at::kDouble).norm().item<double>(), floor);
 }
 
 class Equality : public testing::TestWithParam<std::tuple<Layout, int>> {};

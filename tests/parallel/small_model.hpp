@@ -1,9 +1,11 @@
 // A model small enough to train hundreds of times in a test: VAR blocks whose sizes no number of ranks
-// divides, with a loss that reaches every parameter.
+// divides, with a loss that reaches every parameter. With a wrapper, and with nothing but autograd.
 #pragma once
 
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -12,6 +14,7 @@
 
 #include "comm/communicator.hpp"
 #include "models/var/model.hpp"
+#include "nn/async.hpp"
 #include "nn/functional.hpp"
 #include "optim/adamw.hpp"
 #include "parallel/parallel.hpp"
@@ -35,26 +38,25 @@ inline scaling::VarShape small_shape(bool shared_adaln = false) {
 constexpr models::InitOptions kSmallInit{.seed = 5, .adaln_gamma = 0.1, .head = 1};
 
 struct SmallBatch {
-  at::Tensor labels_B, teacher_BLE, targets_BL;
-  std::vector<int64_t> ids;
+  at::Tensor labels_B, teacher_BLE, targets_BL, drop_path_SB;
 };
 
 inline SmallBatch small_batch(const scaling::VarShape& shape, int64_t step, int64_t begin,
-                              int64_t end) {
+                              int64_t end, at::Device device) {
   const int64_t L = shape.tokens.scales.tokens();
-  SmallBatch batch;
+  std::vector<int64_t> ids;
   std::vector<at::Tensor> labels, teacher, targets;
   for (int64_t b = begin; b < end; ++b) {
     const std::string key = fmt::format("{}/{}", step, b);
     labels.push_back(hash_int_tensor("label" + key, {1}, shape.classes));
     teacher.push_back(hash_v("teacher" + key, {1, L - 1, shape.tokens.code_width}));
     targets.push_back(hash_int_tensor("target" + key, {1, L}, shape.tokens.vocabulary));
-    batch.ids.push_back(step * 1000 + b);
+    ids.push_back(step * 1000 + b);
   }
-  batch.labels_B = at::cat(labels);
-  batch.teacher_BLE = at::cat(teacher).to(at::kFloat);
-  batch.targets_BL = at::cat(targets);
-  return batch;
+  return {nn::to_device(at::cat(labels), device),
+          nn::to_device(at::cat(teacher).to(at::kFloat), device),
+          nn::to_device(at::cat(targets), device),
+          nn::to_device(models::drop_path_factors(shape, 1, step, ids), device)};
 }
 
 struct SmallRun {
@@ -63,6 +65,7 @@ struct SmallRun {
   at::ScalarType compute = at::kFloat;
   int64_t batch = 12, steps = 20;
   bool shared_adaln = false;
+  at::Device device = at::kCPU;
 };
 
 // Loss sums over the global batch, and this rank's rows of the last step's gradients and of the weights.
@@ -81,7 +84,8 @@ inline std::vector<parallel::Unit> units_of(const models::Var& model) {
 
 inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
   const scaling::VarShape shape = small_shape(run.shared_adaln);
-  models::Var model(shape, {.weights = run.compute, .allocate = false});
+  models::Var model(shape,
+                    {.device = run.device, .weights = run.compute, .allocate = false});
   const auto parallel = parallel::make_parallel(units_of(model), world, run.options);
   nn::NamedTensors weights;
   for (const parallel::Owned& part : parallel->owned()) {
@@ -103,18 +107,18 @@ inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
     for (int64_t m = 0; m < run.accumulate; ++m) {
       const int64_t begin = share.begin + share.count() * m / run.accumulate;
       const int64_t end = share.begin + share.count() * (m + 1) / run.accumulate;
-      const SmallBatch batch = small_batch(shape, step, begin, end);
+      const SmallBatch batch = small_batch(shape, step, begin, end, run.device);
       parallel->begin_micro(m + 1 == run.accumulate);
       const at::Tensor logits = model.forward(
           batch.labels_B, batch.teacher_BLE,
           {.compute = run.compute,
-           .drop_path_SB = models::drop_path_factors(shape, 1, step, batch.ids),
+           .drop_path_SB = batch.drop_path_SB,
            .run_block = run_block});
       const nn::TokenScores scores =
           nn::score_tokens(logits.flatten(0, 1), batch.targets_BL.flatten());
       (scores.loss_N.sum() / count).backward();
       parallel->finish_backward();
-      loss += scores.loss_N.detach().sum(at::kDouble) / count;
+      loss += scores.loss_N.detach().sum(at::kDouble).cpu() / count;
     }
     world.all_reduce(loss, comm::Reduce::kSum, "loss").wait();
     result.losses.push_back(loss.item<double>());
@@ -132,6 +136,71 @@ inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
   }
   result.held = parallel->held();
   return result;
+}
+
+// The same loop with nothing but autograd: a float32 model, gradients where autograd puts them.
+inline SmallResult train_plain(const SmallRun& run) {
+  const scaling::VarShape shape = small_shape(run.shared_adaln);
+  models::Var model(shape, {.device = run.device});
+  model.initialise(kSmallInit);
+  optim::AdamW optimizer(model.parameters(), {});
+  const double count = static_cast<double>(run.batch * shape.tokens.scales.tokens());
+  SmallResult result;
+  std::vector<at::Tensor> gradients;
+  for (int64_t step = 0; step < run.steps; ++step) {
+    for (const nn::NamedTensor& parameter : model.parameters())
+      parameter.tensor.mutable_grad() = at::zeros_like(parameter.tensor);
+    double loss = 0;
+    for (int64_t m = 0; m < run.accumulate; ++m) {
+      const SmallBatch batch = small_batch(shape, step, run.batch * m / run.accumulate,
+                                           run.batch * (m + 1) / run.accumulate, run.device);
+      const at::Tensor logits = model.forward(batch.labels_B, batch.teacher_BLE,
+                                              {.drop_path_SB = batch.drop_path_SB});
+      const nn::TokenScores scores =
+          nn::score_tokens(logits.flatten(0, 1), batch.targets_BL.flatten());
+      (scores.loss_N.sum() / count).backward();
+      loss += scores.loss_N.detach().sum(at::kDouble).item<double>() / count;
+    }
+    result.losses.push_back(loss);
+    gradients.clear();
+    for (const nn::NamedTensor& parameter : model.parameters())
+      gradients.push_back(parameter.tensor.grad());
+    result.norms.push_back(optim::gradient_norm(gradients));
+    optimizer.step(gradients, 2e-3, 0.05, optim::clip_factor(result.norms.back(), 2.0));
+  }
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    const nn::NamedTensor& parameter = model.parameters()[i];
+    result.owned.push_back({parameter.name, parameter.tensor.sizes().vec(), 0, 0, 0,
+                            parameter.tensor.detach().clone(), gradients[i].clone()});
+  }
+  return result;
+}
+
+// Puts the ranks' rows together, on the CPU: name -> {weight, gradient}. Every row must be there.
+using WholeTensors = std::map<std::string, std::pair<at::Tensor, at::Tensor>>;
+inline WholeTensors whole(const std::vector<SmallResult>& results) {
+  WholeTensors tensors;
+  std::map<std::string, std::vector<bool>> seen;
+  for (const SmallResult& result : results) {
+    for (const parallel::Owned& part : result.owned) {
+      auto [found, fresh] = tensors.try_emplace(part.name);
+      if (fresh) {
+        found->second = {at::zeros(part.shape), at::zeros(part.shape)};
+        seen[part.name].resize(part.shape.at(part.axis));
+      }
+      found->second.first.slice(part.axis, part.begin, part.end).copy_(part.weight);
+      found->second.second.slice(part.axis, part.begin, part.end).copy_(part.gradient);
+      for (int64_t row = part.begin; row < part.end; ++row) seen[part.name][row] = true;
+    }
+  }
+  for (const auto& [name, rows] : seen)
+    EXPECT_EQ(std::count(rows.begin(), rows.end(), false), 0) << name << " has rows of no rank";
+  return tensors;
+}
+
+inline double relative_l2(const at::Tensor& a, const at::Tensor& b, double floor) {
+  const double difference = (a.to(at::kDouble) - b.to(at::kDouble)).norm().item<double>();
+  return difference / std::max(b.to(at::kDouble).norm().item<double>(), floor);
 }
 
 }  // namespace varscale::test

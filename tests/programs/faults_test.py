@@ -50,7 +50,7 @@ LAYOUTS = [(2, ["--mode", "replicated"], 1, [fault for fault in FAULTS if fault 
            (3, ["--mode", "zero3"], 0, list(FAULTS)),
            (4, ["--mode", "hybrid", "--shards", 2], 3, ["stall"])]
 
-SENTENCE = re.compile(r"^(?:rank \d+|fault_run): .*$", re.MULTILINE)
+SENTENCE = re.compile(r"^(?:rank \d+(?::| has waited )|fault_run:).*$", re.MULTILINE)
 
 
 def wait_until(condition, seconds, failure):

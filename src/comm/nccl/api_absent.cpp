@@ -1,12 +1,15 @@
 // The table in a build without the GPU parts.
 #include "comm/nccl/api.hpp"
 
-namespace varscale::comm::nccl {
+namespace varscale::comm {
 
-std::shared_ptr<Api> cuda_api() {
-  throw base::UserError(
-      "train.device is cuda, but this program was built without the GPU parts; use the cuda "
-      "preset");
+namespace {
+constexpr const char* kAbsent =
+    "train.device is cuda, but this program was built without the GPU parts; use the cuda preset";
 }
 
-}  // namespace varscale::comm::nccl
+std::shared_ptr<nccl::Api> nccl::cuda_api() { throw base::UserError(kAbsent); }
+
+at::Device cuda_device() { throw base::UserError(kAbsent); }
+
+}  // namespace varscale::comm

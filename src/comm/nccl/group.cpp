@@ -2,18 +2,23 @@
 // themselves are the table's.
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <condition_variable>
 #include <cstdio>
 #include <deque>
+#include <future>
 #include <mutex>
 #include <thread>
 
 #include "comm/call.hpp"
 #include "comm/nccl/api.hpp"
 
-namespace varscale::comm::nccl {
+namespace varscale::comm {
+
+namespace nccl {
 
 namespace {
 
@@ -21,24 +26,34 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kRing = 64;
 constexpr auto kTick = std::chrono::milliseconds(20);
+constexpr auto kAbortTime = std::chrono::seconds(5);
 
-// A collective on the stream: its tensors are kept until its own mark has passed on the device, not
-// until somebody waits.
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// A call that has begun. Its tensors are kept until its own mark has passed on the device, not until
+// somebody waits.
 struct Pending {
-  int64_t number;
-  std::string group, description;
-  Api::Handle handle;
-  std::vector<Tensor> kept;
-  std::shared_ptr<Mark> mark;
-  Clock::time_point begun;
-  double deadline_s;
+  std::string what;
+  Api::Handle handle = nullptr;
+  std::vector<Tensor> kept = {};
+  std::shared_ptr<Mark> mark = {};  // none yet: it has not reached the stream
+  Clock::time_point begun = Clock::now();
+  double deadline_s = 0;
 };
 
 // One device of a process: one order over all its groups, and a thread that watches what is under way.
+//
+// A failure is the end of all its groups: one thread, which nobody waits for long, aborts them; the
+// tensors of what was under way stay, because the device may still write to them.
 class Device {
  public:
-  Device(std::shared_ptr<Api> api, double deadline_s)
-      : api_(std::move(api)), deadline_s_(deadline_s) {
+  Device(Communicator& control, std::shared_ptr<Api> api, const GroupOptions& options)
+      : control_(control),
+        api_(std::move(api)),
+        grace_s_(options.grace_s),
+        deadline_s_(options.deadline_s) {
     watchdog_ = std::thread([this] { watch(); });
   }
   ~Device() {
@@ -48,101 +63,211 @@ class Device {
       changed_.notify_all();
     }
     watchdog_.join();
+    if (aborted_.valid()) aborted_.wait_for(kAbortTime);
   }
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   Api& api() { return *api_; }
 
-  template <class Launch>
-  std::shared_ptr<Mark> launch(const std::string& group, Api::Handle handle, int64_t number,
-                               const Call& call, const Launch& launch_on_stream) {
-    const std::scoped_lock lock(mutex_);
-    if (failure_) throw CommError(*failure_);
-    std::string description = call.describe();
-    order_ = call_hash(static_cast<int64_t>(order_ >> 1), group + description);
-    api_->follow_caller(call.after);
-    launch_on_stream();
-    const std::shared_ptr<Mark> mark = api_->mark();
+  // Collective.
+  Api::Handle open(const std::string& what, const std::string& id, int size, int rank) {
+    const std::scoped_lock order(order_mutex_);
+    std::unique_lock lock(mutex_);
+    throw_if_failed_locked();
+    begin({.what = what});
+    Api::Handle handle = nullptr;
+    guarded([&] {
+      handle = api_->init(id, size, rank);
+      open_.push_back(handle);
+    });
+    pending_.back().handle = handle;
+    settle(lock, handle);
+    pending_.pop_back();
+    return handle;
+  }
+
+  // Waits until nothing of the handle is under way, and gives it back. Collective.
+  void close(Api::Handle handle) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] {
+      return failure_ || std::none_of(pending_.begin(), pending_.end(),
+                                      [&](const Pending& p) { return p.handle == handle; });
+    });
+    if (failure_) {
+      told_ = true;  // whoever closes a group is on the way out
+      return;
+    }
+    std::erase(open_, handle);
+    api_->destroy(handle, deadline_s_);
+  }
+
+  template <class Calls>
+  std::shared_ptr<Mark> launch(const std::string& what, Api::Handle handle, const Call& call,
+                               const Calls& calls) {
+    const std::scoped_lock order(order_mutex_);
+    std::unique_lock lock(mutex_);
+    throw_if_failed_locked();
+    ring_.push_back(what);
+    if (ring_.size() > kRing) ring_.pop_front();
     std::vector<Tensor> kept = call.out;
     kept.insert(kept.end(), call.in.begin(), call.in.end());
-    ring_.push_back(fmt::format("{} call {}: {}", group, number, description));
-    if (ring_.size() > kRing) ring_.pop_front();
-    pending_.push_back({number, group, std::move(description), handle, std::move(kept), mark,
-                        Clock::now(), deadline_s_});
-    changed_.notify_all();
+    begin({.what = what, .handle = handle, .kept = std::move(kept)});
+    guarded([&] {
+      api_->follow_caller(call.after);
+      calls();
+    });
+    settle(lock, handle);
+    std::shared_ptr<Mark> mark;
+    guarded([&] { mark = api_->mark(); });
+    pending_.back().mark = mark;
     return mark;
   }
 
   void throw_if_failed() {
     const std::scoped_lock lock(mutex_);
-    if (failure_) throw CommError(*failure_);
+    throw_if_failed_locked();
   }
   void set_deadline(double seconds) {
     const std::scoped_lock lock(mutex_);
     deadline_s_ = seconds;
   }
-  // The order of all launches so far: equal on all ranks of a launch, or they will hang.
-  uint64_t order() {
-    const std::scoped_lock lock(mutex_);
-    return order_;
-  }
   void fail(const std::string& why) {
     const std::scoped_lock lock(mutex_);
     fail_locked(why);
-  }
-  // Nothing of this group is under way any more.
-  void forget(Api::Handle handle) {
-    const std::scoped_lock lock(mutex_);
-    std::erase_if(pending_, [&](const Pending& p) { return p.handle == handle; });
-    if (failure_)
-      api_->abort(handle);
-    else
-      api_->destroy(handle);
-  }
-  std::vector<std::string> recent() {
-    const std::scoped_lock lock(mutex_);
-    return {ring_.begin(), ring_.end()};
+    told_ = true;
   }
 
  private:
+  void begin(Pending call) {
+    call.deadline_s = deadline_s_;
+    pending_.push_back(std::move(call));
+    changed_.notify_all();
+  }
+
+  // Runs calls of the table for the newest pending one; what they throw is the end.
+  template <class Calls>
+  void guarded(const Calls& calls) {
+    try {
+      calls();
+    } catch (const std::exception& error) {
+      fail_locked(
+          fmt::format("rank {} in {}: {}", control_.rank(), pending_.back().what, error.what()));
+      throw_if_failed_locked();
+    }
+  }
+
+  // Until the newest pending call has reached the stream. Lets the others have the lock meanwhile: the
+  // watchdog sees to errors and to the deadline.
+  void settle(std::unique_lock<std::mutex>& lock, Api::Handle handle) {
+    for (int turn = 0;; ++turn) {
+      throw_if_failed_locked();
+      Status status;
+      guarded([&] { status = api_->status(handle); });
+      if (!status.busy && !status.error) return;
+      lock.unlock();
+      if (turn < 1000)
+        sched_yield();
+      else
+        usleep(100);
+      lock.lock();
+    }
+  }
+
+  void throw_if_failed_locked() {
+    if (!failure_) return;
+    told_ = true;
+    throw CommError(*failure_);
+  }
+
   void fail_locked(const std::string& why) {
-    if (!failure_) failure_ = why;
-    for (const Pending& p : pending_) api_->abort(p.handle);
+    if (failure_) return;
+    failure_ = why;
+    failed_at_ = Clock::now();
+    new std::deque<Pending>(std::move(pending_));  // never freed, on purpose
     pending_.clear();
+    std::promise<void> aborted;
+    aborted_ = aborted.get_future();
+    std::thread([api = api_, handles = std::move(open_), done = std::move(aborted)]() mutable {
+      try {
+        api->enter_thread();
+        for (const Api::Handle handle : handles) api->abort(handle);
+      } catch (
+          const std::exception&) {  // the failure has been told; this one is of the clearing up
+      }
+      done.set_value();
+    }).detach();
     changed_.notify_all();
   }
 
   void watch() {
     std::unique_lock lock(mutex_);
+    try {
+      api_->enter_thread();
+    } catch (const std::exception& error) {
+      fail_locked(error.what());
+    }
     while (!stop_) {
       changed_.wait_for(lock, kTick);
-      while (!pending_.empty() && pending_.front().mark->passed()) pending_.pop_front();
-      if (pending_.empty()) continue;
-      const Pending& oldest = pending_.front();
-      if (const auto error = api_->async_error(oldest.handle)) {
-        fail_locked(fmt::format("{} call {}, {}: {}", oldest.group, oldest.number,
-                                oldest.description, *error));
+      if (failure_) {
+        end_the_launch(lock);
         continue;
       }
-      const double waited = std::chrono::duration<double>(Clock::now() - oldest.begun).count();
-      if (waited < oldest.deadline_s) continue;
-      std::fprintf(stderr, "the newest collectives of this rank:\n  %s\n",
-                   fmt::format("{}", fmt::join(ring_, "\n  ")).c_str());
-      fail_locked(fmt::format("{} has waited {:g} s in call {}, {}", oldest.group,
-                              oldest.deadline_s, oldest.number, oldest.description));
+      try {
+        look();
+      } catch (const std::exception& error) {
+        fail_locked(fmt::format("rank {}: {}", control_.rank(), error.what()));
+      }
     }
   }
 
+  void look() {
+    const size_t before = pending_.size();
+    while (!pending_.empty() && pending_.front().mark && pending_.front().mark->passed())
+      pending_.pop_front();
+    if (pending_.size() < before) changed_.notify_all();
+    for (const Pending& call : pending_) {
+      if (call.handle == nullptr) continue;
+      if (const auto error = api_->status(call.handle).error)
+        return fail_locked(fmt::format("rank {} in {}: {}", control_.rank(), call.what, *error));
+    }
+    for (const Pending& call : pending_) {
+      if (seconds_since(call.begun) < call.deadline_s) continue;
+      if (!ring_.empty())
+        std::fprintf(stderr, "%s\n",
+                     fmt::format("the newest collectives of rank {}:\n  {}", control_.rank(),
+                                 fmt::join(ring_, "\n  "))
+                         .c_str());
+      // The oldest one is in the way of all others.
+      return fail_locked(fmt::format("rank {} has waited {:g} s in {}", control_.rank(),
+                                     call.deadline_s, pending_.front().what));
+    }
+  }
+
+  // The other threads are stuck, in the device or in NCCL, and will not come to hear of the failure.
+  void end_the_launch(std::unique_lock<std::mutex>& lock) {
+    if (told_ || seconds_since(failed_at_) < grace_s_) return;
+    told_ = true;
+    const std::string why = *failure_;
+    lock.unlock();
+    control_.abort(why, static_cast<int>(base::ExitCode::kFailure));
+    lock.lock();
+  }
+
+  Communicator& control_;
   std::shared_ptr<Api> api_;
-  std::mutex mutex_;
+  const double grace_s_;
+  std::mutex order_mutex_;  // held by one call from its first word to its place in the stream
+  std::mutex mutex_;        // of all that follows, and of every call on a handle
   std::condition_variable changed_;
   double deadline_s_;
-  bool stop_ = false;
+  bool stop_ = false, told_ = false;
   std::optional<std::string> failure_;
+  Clock::time_point failed_at_;
+  std::future<void> aborted_;
+  std::vector<Api::Handle> open_;
   std::deque<Pending> pending_;
   std::deque<std::string> ring_;
-  uint64_t order_ = 0;
   std::thread watchdog_;
 };
 
@@ -171,7 +296,12 @@ class Group final : public Communicator {
         options_(options) {
     open();
   }
-  ~Group() override { device_->forget(handle_); }
+  ~Group() override {
+    // Calls that an exception has left may be waiting for ranks that will not come.
+    if (std::uncaught_exceptions() > exceptions_)
+      device_->fail(fmt::format("rank {} has left '{}' by an error", rank(), name_));
+    device_->close(handle_);
+  }
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
 
@@ -180,6 +310,7 @@ class Group final : public Communicator {
 
   std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
                                              std::string_view tag) override {
+    device_->throw_if_failed();
     return std::make_unique<Group>(control_.create_group(ranks, tag), device_, std::string(tag),
                                    options_);
   }
@@ -200,24 +331,36 @@ class Group final : public Communicator {
  protected:
   Work start(Call call) override {
     if (call.kind == Call::Kind::kBarrier || !on_device(call)) return pass_on(std::move(call));
+    const std::string description = call.describe();
+    calls_ = call_hash(++number_, fmt::format("{} {}", calls_, description));
     auto state = std::make_unique<MarkState>();
     state->device = device_;
-    state->mark = device_->launch(name_, handle_, ++number_, call, [&] { enqueue(call); });
+    state->mark = device_->launch(fmt::format("call {} of '{}', {}", number_, name_, description),
+                                  handle_, call, [&] { enqueue(call); });
     return Work(std::move(state));
   }
 
  private:
   void open() {
-    const std::string id = control_.broadcast_bytes(
-        control_.rank() == 0 ? device_->api().unique_id() : std::string(), 0, "NCCL id");
-    handle_ = device_->api().init(id, control_.size(), control_.rank());
+    std::string id;
+    agree_on(control_, "NCCL id", [&] {
+      if (rank() == 0) id = device_->api().unique_id();
+    });
+    id = control_.broadcast_bytes(std::move(id), 0, "NCCL id");
+    handle_ = device_->open(fmt::format("the set-up of NCCL for '{}', {} ranks", name_, size()), id,
+                            size(), rank());
   }
 
   bool on_device(const Call& call) const {
     return options_.all_tensors || call.out.at(0).is_cuda();
   }
 
+  // NCCL compares nothing; the control group does at its next call, whose tag tells what went before.
   Work pass_on(Call call) {
+    device_->throw_if_failed();
+    if (number_ > 0)
+      call.tag =
+          fmt::format("{}; before it {} calls on the device, {:016x}", call.tag, number_, calls_);
     switch (call.kind) {
       case Call::Kind::kBarrier:
         control_.barrier(call.tag);
@@ -243,25 +386,32 @@ class Group final : public Communicator {
   void enqueue(const Call& call) {
     Api& api = device_->api();
     api.group_begin();
-    for (size_t i = 0; i < call.out.size(); ++i) {
-      switch (call.kind) {
-        case Call::Kind::kAllReduce:
-          api.all_reduce(handle_, call.out[i], call.op);
-          break;
-        case Call::Kind::kReduceScatter:
-          api.reduce_scatter(handle_, call.out[i], call.in[i], call.op);
-          break;
-        case Call::Kind::kAllGather:
-          api.all_gather(handle_, call.out[i], call.in[i]);
-          break;
-        case Call::Kind::kBroadcast:
-          api.broadcast(handle_, call.out[i], call.root);
-          break;
-        case Call::Kind::kBarrier:
-          break;
+    try {
+      for (size_t i = 0; i < call.out.size(); ++i) enqueue_part(api, call, i);
+    } catch (...) {
+      // NCCL counts the beginnings: one without an end would swallow all later calls.
+      try {
+        api.group_end();
+      } catch (const std::exception&) {
       }
+      throw;
     }
     api.group_end();
+  }
+
+  void enqueue_part(Api& api, const Call& call, size_t i) {
+    switch (call.kind) {
+      case Call::Kind::kAllReduce:
+        return api.all_reduce(handle_, call.out[i], call.op);
+      case Call::Kind::kReduceScatter:
+        return api.reduce_scatter(handle_, call.out[i], call.in[i], call.op);
+      case Call::Kind::kAllGather:
+        return api.all_gather(handle_, call.out[i], call.in[i]);
+      case Call::Kind::kBroadcast:
+        return api.broadcast(handle_, call.out[i], call.root);
+      case Call::Kind::kBarrier:
+        return;
+    }
   }
 
   std::unique_ptr<Communicator> owned_control_;
@@ -271,22 +421,30 @@ class Group final : public Communicator {
   GroupOptions options_;
   Api::Handle handle_ = nullptr;
   int64_t number_ = 0;
+  uint64_t calls_ = 0;  // a hash over all calls so far: equal on all ranks
+  int exceptions_ = std::uncaught_exceptions();
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_group(Communicator& control, std::shared_ptr<Api> api,
-                                         const GroupOptions& options) {
-  return std::make_unique<Group>(control, std::make_shared<Device>(std::move(api), options.deadline_s),
-                                 "world", options);
+int device_index(int local_rank, int devices) {
+  if (devices < 1)
+    throw base::UserError("the device asked for is cuda, but this process sees no CUDA device");
+  return local_rank % devices;
 }
 
-}  // namespace varscale::comm::nccl
+std::unique_ptr<Communicator> make_group(Communicator& control, std::shared_ptr<Api> api,
+                                         const GroupOptions& options) {
+  return std::make_unique<Group>(
+      control, std::make_shared<Device>(control, std::move(api), options), "world", options);
+}
 
-namespace varscale::comm {
+}  // namespace nccl
 
 std::unique_ptr<Communicator> open_nccl(Communicator& control) {
-  return nccl::make_group(control, nccl::cuda_api());
+  std::shared_ptr<nccl::Api> api;
+  agree_on(control, "CUDA device", [&] { api = nccl::cuda_api(); });
+  return nccl::make_group(control, std::move(api));
 }
 
 }  // namespace varscale::comm

@@ -18,7 +18,9 @@ const double kMaxLogScale = std::log(100.0);
 }  // namespace
 
 Var::Var(scaling::VarShape shape, const VarOptions& options)
-    : shape_(std::move(shape)), options_(options), prefix_plan_(shape_.tokens.scales) {
+    : shape_(std::move(shape)),
+      options_(options),
+      prefix_plan_(shape_.tokens.scales, nn::PrefixPlan::kMergeBelow, options.device) {
   const int64_t C = shape_.width, H = shape_.heads, E = shape_.tokens.code_width;
   const int64_t V = shape_.tokens.vocabulary, L = shape_.tokens.scales.tokens();
   const int64_t first = shape_.tokens.scales.tokens_at(0);
