@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -25,6 +24,7 @@
 #include "parallel/parallel.hpp"
 #include "scaling/count.hpp"
 #include "scaling/memory.hpp"
+#include "train/set_up.hpp"
 #include "train/validate.hpp"
 
 namespace varscale {
@@ -102,15 +102,8 @@ class StepBench {
         shape_(shape_of(options)),
         compute_(options.precision == "bf16" ? at::kBFloat16 : at::kFloat),
         model_(shape_, {.device = device, .weights = compute_, .allocate = false}) {
-    const std::map<std::string, parallel::Mode> modes{{"replicated", parallel::Mode::kReplicated},
-                                                      {"zero2", parallel::Mode::kZero2},
-                                                      {"zero3", parallel::Mode::kZero3},
-                                                      {"hybrid", parallel::Mode::kHybrid}};
-    std::vector<parallel::Unit> units;
-    for (nn::NamedTensors& leaves : model_.units())
-      units.push_back({fmt::format("unit {}", units.size()), std::move(leaves)});
-    parallel_ = parallel::make_parallel(units, world,
-                                        {.mode = modes.at(options.mode),
+    parallel_ = parallel::make_parallel(train::units_of(model_), world,
+                                        {.mode = parallel::mode_named(options.mode),
                                          .shards = options.shards,
                                          .recompute = options.recompute,
                                          .overlap = overlap});

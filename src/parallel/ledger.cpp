@@ -60,6 +60,14 @@ Tensor sum_of_squares(const std::vector<Owned>& owned) {
   return sum;
 }
 
+Mode mode_named(std::string_view name) {
+  if (name == "replicated") return Mode::kReplicated;
+  if (name == "zero2") return Mode::kZero2;
+  if (name == "zero3") return Mode::kZero3;
+  VARSCALE_CHECK(name == "hybrid", "no mode is named {}", name);
+  return Mode::kHybrid;
+}
+
 Share share_of(int64_t batch, int rank, int size) {
   return {batch * rank / size, batch * (rank + 1) / size};
 }

@@ -33,6 +33,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "comm/communicator.hpp"
@@ -44,6 +45,7 @@ namespace varscale::parallel {
 using at::Tensor;
 
 enum class Mode { kReplicated, kZero2, kZero3, kHybrid };
+Mode mode_named(std::string_view name);  // "replicated", "zero2", "zero3", "hybrid"
 
 struct Options {
   Mode mode = Mode::kReplicated;

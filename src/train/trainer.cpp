@@ -1,13 +1,11 @@
 #include "train/trainer.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <deque>
-#include <map>
 #include <memory>
 #include <optional>
 
@@ -25,10 +23,10 @@
 #include "parallel/parallel.hpp"
 #include "records/run_file.hpp"
 #include "scaling/count.hpp"
-#include "sweep/plan.hpp"
 #include "tokenizer/quantizer.hpp"
 #include "train/eval_points.hpp"
 #include "train/facts.hpp"
+#include "train/set_up.hpp"
 #include "train/step_report.hpp"
 #include "train/validate.hpp"
 
@@ -38,83 +36,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-at::Device device_of(const sweep::RunConfig& run) {
-  return run.train.device == "cpu" ? at::Device(at::kCPU) : comm::cuda_device();
-}
-
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-optim::Schedule make_schedule(const sweep::RunConfig& run) {
-  const int64_t steps = sweep::steps_of(run);
-  return optim::Schedule(
-      {.kind = run.schedule.kind,
-       .steps = steps,
-       .warmup_steps = std::llround(run.schedule.warmup * static_cast<double>(steps)),
-       .warmup_start = run.schedule.warmup_start,
-       .hold = run.schedule.hold,
-       .end = run.schedule.end});
-}
-
-at::ScalarType compute_dtype(const sweep::RunConfig& run) {
-  return run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-}
-
-parallel::Options parallel_options(const sweep::RunConfig& run, const scaling::Layout& layout) {
-  const std::map<std::string, parallel::Mode> modes{{"replicated", parallel::Mode::kReplicated},
-                                                    {"zero2", parallel::Mode::kZero2},
-                                                    {"zero3", parallel::Mode::kZero3},
-                                                    {"hybrid", parallel::Mode::kHybrid}};
-  return {.mode = modes.at(layout.mode),
-          .shards = static_cast<int>(layout.shards),
-          .recompute = run.parallel.recompute,
-          .overlap = run.parallel.overlap};
-}
-
-std::vector<parallel::Unit> units_of(const models::Var& model) {
-  std::vector<parallel::Unit> units;
-  for (nn::NamedTensors& leaves : model.units()) {
-    units.push_back({units.empty() ? "root" : fmt::format("blocks.{}", units.size() - 1),
-                     std::move(leaves)});
-  }
-  return units;
-}
-
-nn::NamedTensors owned_weights(const parallel::Parallel& parallel) {
-  nn::NamedTensors weights;
-  for (const parallel::Owned& owned : parallel.owned())
-    weights.push_back({owned.name, owned.weight});
-  return weights;
-}
-
-// The threads of this run; the next run of the process finds what was there before.
-class ThreadCount {
- public:
-  explicit ThreadCount(int64_t threads) : before_(at::get_num_threads()), changed_(threads > 0) {
-    if (changed_) at::set_num_threads(static_cast<int>(threads));
-  }
-  ~ThreadCount() {
-    if (changed_) at::set_num_threads(before_);
-  }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-
- private:
-  int before_;
-  bool changed_;
-};
-
-scaling::Layout layout_for(const TrainJob& job, const scaling::Machine& machine) {
-  scaling::Layout layout =
-      sweep::layout_of(job.run, sweep::shape_of(job.run, job.facts), machine);
-  if (!layout.fits && job.run.parallel.mode == "auto") {
-    throw base::UserError(
-        "parallel.mode auto: {}; use more ranks, a smaller train.micro_batch or "
-        "parallel.recompute, or name a mode to try it all the same",
-        layout.why);
-  }
-  return layout;
 }
 
 // While it lives, ranks may be late by what the start or a checkpoint takes.
@@ -539,7 +462,7 @@ Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Commu
   std::optional<scaling::Layout> layout;
   std::optional<Trainer> trainer;
   comm::agree_on(group, "set-up of the run", [&] {
-    layout = layout_for(job, machine);
+    layout = layout_for(job.run, sweep::shape_of(job.run, job.facts), machine);
     trainer.emplace(job, tokens, group, stop, hardware, *layout);
   });
   const Outcome outcome = (*trainer)();
