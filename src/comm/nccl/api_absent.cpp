@@ -5,7 +5,8 @@ namespace varscale::comm {
 
 namespace {
 constexpr const char* kAbsent =
-    "train.device is cuda, but this program was built without the GPU parts; use the cuda preset";
+    "the device asked for is cuda, but this program was built without the GPU parts; use the cuda "
+    "preset";
 }
 
 std::shared_ptr<nccl::Api> nccl::cuda_api() { throw base::UserError(kAbsent); }

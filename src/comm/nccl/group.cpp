@@ -32,6 +32,12 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+// CUDA's errors come as libtorch's, with a list of stack frames.
+std::string words_of(const std::exception& error) {
+  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+  return of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();
+}
+
 // A call that has begun. Its tensors are kept until its own mark has passed on the device, not until
 // somebody waits.
 struct Pending {
@@ -152,7 +158,7 @@ class Device {
       calls();
     } catch (const std::exception& error) {
       fail_locked(
-          fmt::format("rank {} in {}: {}", control_.rank(), pending_.back().what, error.what()));
+          fmt::format("rank {} in {}: {}", control_.rank(), pending_.back().what, words_of(error)));
       throw_if_failed_locked();
     }
   }
@@ -205,7 +211,7 @@ class Device {
     try {
       api_->enter_thread();
     } catch (const std::exception& error) {
-      fail_locked(error.what());
+      fail_locked(fmt::format("rank {}: {}", control_.rank(), words_of(error)));
     }
     while (!stop_) {
       changed_.wait_for(lock, kTick);
@@ -216,7 +222,7 @@ class Device {
       try {
         look();
       } catch (const std::exception& error) {
-        fail_locked(fmt::format("rank {}: {}", control_.rank(), error.what()));
+        fail_locked(fmt::format("rank {}: {}", control_.rank(), words_of(error)));
       }
     }
   }
