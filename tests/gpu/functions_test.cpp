@@ -2,8 +2,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "nn/attention.hpp"
 #include "nn/async.hpp"
+#include "nn/attention.hpp"
 #include "nn/functional.hpp"
 #include "tests/gpu/both_devices.hpp"
 

@@ -84,8 +84,7 @@ inline std::vector<parallel::Unit> units_of(const models::Var& model) {
 
 inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
   const scaling::VarShape shape = small_shape(run.shared_adaln);
-  models::Var model(shape,
-                    {.device = run.device, .weights = run.compute, .allocate = false});
+  models::Var model(shape, {.device = run.device, .weights = run.compute, .allocate = false});
   const auto parallel = parallel::make_parallel(units_of(model), world, run.options);
   nn::NamedTensors weights;
   for (const parallel::Owned& part : parallel->owned()) {
@@ -111,9 +110,7 @@ inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
       parallel->begin_micro(m + 1 == run.accumulate);
       const at::Tensor logits = model.forward(
           batch.labels_B, batch.teacher_BLE,
-          {.compute = run.compute,
-           .drop_path_SB = batch.drop_path_SB,
-           .run_block = run_block});
+          {.compute = run.compute, .drop_path_SB = batch.drop_path_SB, .run_block = run_block});
       const nn::TokenScores scores =
           nn::score_tokens(logits.flatten(0, 1), batch.targets_BL.flatten());
       (scores.loss_N.sum() / count).backward();
@@ -154,8 +151,8 @@ inline SmallResult train_plain(const SmallRun& run) {
     for (int64_t m = 0; m < run.accumulate; ++m) {
       const SmallBatch batch = small_batch(shape, step, run.batch * m / run.accumulate,
                                            run.batch * (m + 1) / run.accumulate, run.device);
-      const at::Tensor logits = model.forward(batch.labels_B, batch.teacher_BLE,
-                                              {.drop_path_SB = batch.drop_path_SB});
+      const at::Tensor logits =
+          model.forward(batch.labels_B, batch.teacher_BLE, {.drop_path_SB = batch.drop_path_SB});
       const nn::TokenScores scores =
           nn::score_tokens(logits.flatten(0, 1), batch.targets_BL.flatten());
       (scores.loss_N.sum() / count).backward();
