@@ -47,7 +47,7 @@ if(Libtorch_FOUND AND NOT TARGET Libtorch::torch)
     target_link_libraries(Libtorch::torch INTERFACE ${Libtorch_cuda_LIBRARY} ${Libtorch_c10_cuda_LIBRARY}
                           CUDA::cudart)
     # libtorch_cuda needs cuBLAS, cuDNN, NVSHMEM and others, which are not there where nothing is run. GNU ld
-    # looks for their symbols when it links a program; mold and gold leave that to the loader.
+    # looks for their symbols when it links a program, which other linkers leave to the loader.
     # The wheel's own CUDA runtime and NCCL come before the toolkit's in the search at run time: one process
     # must not have two of them.
     target_link_options(Libtorch::torch INTERFACE -Wl,--allow-shlib-undefined
