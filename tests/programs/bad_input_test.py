@@ -71,6 +71,11 @@ def sweep_files(cases):
     fault("duplicated key", "batch: 8", "batch: 8, batch: 9", r"edited\.yaml:5: .*batch")
     fault("mistyped value", "batch: 8", "batch: eight", r"edited\.yaml:5: .*train\.batch.*eight")
     fault("value out of range", "label_drop: 0.1", "label_drop: 1.5", r"edited\.yaml:6: .*label_drop.*1\.5")
+    fault("budgets that are no numbers", "batch: 8", "batch: 8, keep_at: 10k", r"edited\.yaml:5: .*train\.keep_at.*10k")
+    fault("groups that do not divide the ranks", "  model:", "  parallel: {mode: hybrid, shards: 2}\n  model:",
+          r"edited\.yaml:9: .*parallel\.shards is 2.*1 rank")
+    fault("shards that nothing reads", "  model:", "  parallel: {shards: 2}\n  model:",
+          r"edited\.yaml:9: .*parallel\.shards is 2.*only hybrid")
     fault("depth 0", "depth: 1}", "depth: 0}", r"edited\.yaml:8: .*model\.depth.* 0")
     fault("negative depth", "depth: 1}", "depth: -4}", r"edited\.yaml:8: .*model\.depth.*-4")
     fault("broken YAML", "runs:", "runs: [", r"edited\.yaml:\d+")
@@ -115,6 +120,10 @@ def after_a_run(cases):
                       rf"trained on other tokens than {program}\.h5")
         cases.refuses(f"var_sample with the tokenizer of {program}",
                       ("var_sample", folder, "--tokenizer", f"{program}.safetensors"), r"not the tokenizer that made")
+    cases.refuses("export of no run", ("var_data", "export", "images", "--out", "w.safetensors"),
+                  r"images: has no checkpoints")
+    cases.refuses("export of a step without checkpoint",
+                  ("var_data", "export", folder, "--step", 77, "--out", "w.safetensors"), r"no checkpoint of step 77")
     cases.refuses("one size for a law of three constants", ("var_fit", "results/bad"),
                   r"(?i)1 (distinct )?size.*3|3.*constants.*1")
     cases.refuses("registering without sizes", ("var_fit", "results/bad", "--register-prediction"), r"results/bad|size")
