@@ -1,14 +1,13 @@
 #include "prediction.hpp"
 
-#include <fmt/chrono.h>
-
 #include <algorithm>
-#include <ctime>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -87,8 +86,8 @@ Registration register_prediction(const std::filesystem::path& folder,
     if (metric == Metric::kLossMean) r.law = law_words(p.fit, "N");
   }
   r.level = options.bootstrap.level;
-  r.written = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-  base::write_file_atomic(out / "prediction.json", json_of(r).dump(2) + "\n");
+  r.written = base::utc_now();
+  base::write_file_atomic(out / "prediction.json", base::json_text(json_of(r), 2) + "\n");
   return r;
 }
 
@@ -96,7 +95,7 @@ std::optional<Registration> read_registration(const std::filesystem::path& out) 
   const std::filesystem::path path = out / "prediction.json";
   if (!std::filesystem::exists(path)) return std::nullopt;
   try {
-    const ordered_json json = ordered_json::parse(base::read_file(path));
+    const ordered_json json = base::parse_json(base::read_file(path));
     Registration r;
     r.depth = json.at("depth").get<int64_t>();
     r.previous_depth = json.at("previous_depth").get<int64_t>();

@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "base/progress.hpp"
 #include "report_text.hpp"
 
@@ -331,8 +332,8 @@ class Page {
     std::string caption = otherwise;
     if (std::filesystem::exists(words)) {
       try {
-        caption = nlohmann::json::parse(base::read_file(words)).value("caption", otherwise);
-      } catch (const nlohmann::json::exception& error) {
+        caption = base::parse_json(base::read_file(words)).value("caption", otherwise);
+      } catch (const nlohmann::ordered_json::exception& error) {
         throw base::UserError("{}: expected an object with a text \"caption\" ({})", words.string(),
                               error.what());
       }

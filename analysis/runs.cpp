@@ -9,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -88,12 +89,12 @@ std::optional<std::vector<PlannedRun>> read_plan(const std::filesystem::path& fo
   if (!std::filesystem::exists(path)) return std::nullopt;
   std::vector<PlannedRun> runs;
   try {
-    const nlohmann::json plan = nlohmann::json::parse(base::read_file(path));
-    for (const nlohmann::json& run : plan.at("runs")) {
+    const nlohmann::ordered_json plan = base::parse_json(base::read_file(path));
+    for (const nlohmann::ordered_json& run : plan.at("runs")) {
       runs.push_back({run.at("id").get<std::string>(), run.at("role").get<std::string>(),
                       run.at("depth").get<int64_t>(), run.at("parameters").get<double>()});
     }
-  } catch (const nlohmann::json::exception& error) {
+  } catch (const nlohmann::ordered_json::exception& error) {
     throw UserError("{}: not a plan that var_sweep wrote ({})", path.string(), error.what());
   }
   return runs;

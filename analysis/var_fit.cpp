@@ -11,6 +11,7 @@
 #include "base/command_line.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "figures.hpp"
 #include "laws.hpp"
 #include "outputs.hpp"
@@ -151,7 +152,7 @@ ExitCode run(int argc, char** argv) {
 
   write_tables(results, a.out);
   const nlohmann::ordered_json json = fit_json(results);
-  base::write_file_atomic(a.out / "fit.json", json.dump(2) + "\n");
+  base::write_file_atomic(a.out / "fit.json", base::json_text(json, 2) + "\n");
   base::write_file_atomic(a.out / "law.txt", results.sentence + "\n");
   if (!a.csv.empty()) export_runs(sweep, a.csv);
   const std::string without_figures = a.no_figures ? "" : draw_figures(a.out);
@@ -159,7 +160,7 @@ ExitCode run(int argc, char** argv) {
   base::write_file_atomic(a.out / "report.html", report_html(results, a.out));
 
   if (a.json) {
-    fmt::print("{}\n", json.dump(2));
+    fmt::print("{}\n", base::json_text(json, 2));
   } else {
     print_summary(sweep, analysis);
     fmt::print("report: {}\n{}\n", (a.out / "report.html").string(), results.sentence);

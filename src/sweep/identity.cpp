@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 
 namespace varscale::sweep {
 
@@ -103,7 +104,7 @@ nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& token
 }
 
 std::string identity_hash(const RunConfig& run, const TokenFacts& tokens) {
-  return base::sha256_hex(identity_of(run, tokens).dump());
+  return base::sha256_hex(base::json_text(identity_of(run, tokens)));
 }
 
 std::string run_id(const RunConfig& run, const TokenFacts& tokens) {

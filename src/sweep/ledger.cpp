@@ -1,18 +1,18 @@
 #include "sweep/ledger.hpp"
 
 #include <fcntl.h>
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 #include <utility>
 
+#include "base/clock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 
 namespace varscale::sweep {
 
@@ -27,7 +27,7 @@ constexpr RunState kStates[] = {RunState::kPlanned, RunState::kRunning, RunState
 
 ordered_json read_json(const fs::path& path) {
   try {
-    return ordered_json::parse(base::read_file(path));
+    return base::parse_json(base::read_file(path));
   } catch (const ordered_json::exception& error) {
     throw UserError("{}: not readable as JSON ({}); remove it to start afresh", path.string(),
                     error.what());
@@ -72,7 +72,7 @@ void append_yaml(const ordered_json& json, int indent, std::string& text) {
       text += "\n";
       append_yaml(value, indent + 2, text);
     } else {
-      text += " " + value.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+      text += " " + base::json_text(value) + "\n";
     }
   }
 }
@@ -121,7 +121,7 @@ Ledger Ledger::claim(const Sweep& sweep, const Plan& plan) {
   ledger.lock_ = lock_folder(sweep.output);
   refuse_other_name(sweep);  // another may have claimed it before the lock was ours
   base::require_writable_folder(sweep.output / "runs");
-  base::write_file_atomic(sweep.output / "plan.json", plan_json(plan).dump(2) + "\n");
+  base::write_file_atomic(sweep.output / "plan.json", base::json_text(plan_json(plan), 2) + "\n");
   base::write_file_atomic(sweep.output / "sweep.yaml", sweep.text);
   return ledger;
 }
@@ -166,9 +166,8 @@ void Ledger::write_status(const std::string& id, RunStatus status) const {
   json["steps"] = status.steps;
   json["failures"] = status.failures;
   json["reason"] = status.reason;
-  json["updated"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-  base::write_file_atomic(run_folder(id) / "status.json",
-                          json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+  json["updated"] = base::utc_now();
+  base::write_file_atomic(run_folder(id) / "status.json", base::json_text(json, 2) + "\n");
 }
 
 std::vector<std::string> Ledger::run_ids() const {

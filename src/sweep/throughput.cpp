@@ -1,17 +1,17 @@
 #include "sweep/throughput.hpp"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "scaling/device.hpp"
 
 namespace varscale::sweep {
@@ -79,12 +79,12 @@ std::vector<MeasuredRate> read_calibration(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path, error)) return {};
   try {
     std::vector<MeasuredRate> rates;
-    const auto json = nlohmann::json::parse(base::read_file(path));
+    const auto json = base::parse_json(base::read_file(path));
     for (const auto& point : json.at("points"))
       rates.push_back({point.at("depth").get<int64_t>(), point.at("precision").get<std::string>(),
                        point.at("flops_per_s_per_rank").get<double>()});
     return rates;
-  } catch (const nlohmann::json::exception& problem) {
+  } catch (const nlohmann::ordered_json::exception& problem) {
     throw UserError(
         "{}: not a calibration written by var_sweep --calibrate ({}); remove it or "
         "calibrate again",
@@ -96,7 +96,7 @@ void write_calibration(const std::filesystem::path& path, std::string_view devic
                        const std::vector<MeasuredRate>& rates) {
   nlohmann::ordered_json json;
   json["device"] = device;
-  json["created"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+  json["created"] = base::utc_now();
   json["points"] = nlohmann::ordered_json::array();
   for (const MeasuredRate& rate : rates) {
     nlohmann::ordered_json point;
@@ -106,7 +106,7 @@ void write_calibration(const std::filesystem::path& path, std::string_view devic
     json["points"].push_back(point);
   }
   if (path.has_parent_path()) base::require_writable_folder(path.parent_path());
-  base::write_file_atomic(path, json.dump(2) + "\n");
+  base::write_file_atomic(path, base::json_text(json, 2) + "\n");
 }
 
 }  // namespace varscale::sweep

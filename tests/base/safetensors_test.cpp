@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/json.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::base {
@@ -127,9 +128,9 @@ TEST(Safetensors, WritesWhatAnotherReaderReads) {
     uint64_t length = 0;
     std::memcpy(&length, bytes.data(), 8);
     EXPECT_EQ(length % 8, 0u);
-    const auto header = nlohmann::json::parse(bytes.substr(8, length));
+    const auto header = parse_json(bytes.substr(8, length));
     EXPECT_EQ(header["a.weight"]["dtype"], "F32");
-    EXPECT_EQ(header["a.weight"]["shape"], (nlohmann::json{2, 3}));
+    EXPECT_EQ(header["a.weight"]["shape"], (nlohmann::ordered_json{2, 3}));
     const size_t begin = header["a.weight"]["data_offsets"][0];
     EXPECT_EQ(std::memcmp(bytes.data() + 8 + length + begin, weights.data(), 24), 0);
     EXPECT_EQ(header["__metadata__"]["made by"], "varscale");

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.hpp"
 #include "base/random.hpp"
 #include "fit/power_law.hpp"
 #include "records/run_file.hpp"
@@ -128,7 +129,7 @@ struct SyntheticSweep {
       std::filesystem::create_directories(own);
       records::write_run(own / "run.h5", tables(run));
     }
-    std::ofstream(folder / "plan.json") << plan.dump(2);
+    std::ofstream(folder / "plan.json") << base::json_text(plan, 2);
   }
 };
 

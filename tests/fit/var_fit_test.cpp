@@ -12,6 +12,7 @@
 #include <sstream>
 #include <string>
 
+#include "base/json.hpp"
 #include "tests/fit/synthetic_sweep.hpp"
 #include "tests/support/temporary_folder.hpp"
 
@@ -45,15 +46,15 @@ class VarFit : public testing::Test {
   }
   std::string out() const { return text_of(folder_ / "out"); }
   std::string err() const { return text_of(folder_ / "err"); }
-  nlohmann::json json() const {
-    return nlohmann::json::parse(text_of(folder_ / "fit" / "fit.json"));
+  nlohmann::ordered_json json() const {
+    return base::parse_json(text_of(folder_ / "fit" / "fit.json"));
   }
 
   base::TemporaryFolder scratch_;
   std::filesystem::path folder_ = scratch_.path();
 };
 
-nlohmann::json headline(const nlohmann::json& json) {
+nlohmann::ordered_json headline(const nlohmann::ordered_json& json) {
   for (const auto& law : json.at("fits"))
     if (law.at("id") == "L(N) total loss_mean E free") return law;
   return {};
@@ -64,14 +65,15 @@ TEST_F(VarFit, RecoversTheLawOfANoiselessSweep) {
   sweep.noise_sd = 0;
   sweep.write(folder_);
   ASSERT_EQ(fit(), 0) << err();
-  const nlohmann::json law = headline(json()).at("parameters");
+  const nlohmann::ordered_json law = headline(json()).at("parameters");
   EXPECT_EQ(law.at("E").at("value"), 4.217);  // six digits
   EXPECT_EQ(law.at("alpha").at("value"), 0.185);
   EXPECT_EQ(law.at("B").at("value"), 2.32);
-  const nlohmann::json all = json();
-  const auto data_law = std::find_if(
-      all.at("fits").begin(), all.at("fits").end(),
-      [](const nlohmann::json& law) { return law.at("id") == "L(D) images, d1 loss_mean E free"; });
+  const nlohmann::ordered_json all = json();
+  const auto data_law = std::find_if(all.at("fits").begin(), all.at("fits").end(),
+                                     [](const nlohmann::ordered_json& law) {
+                                       return law.at("id") == "L(D) images, d1 loss_mean E free";
+                                     });
   ASSERT_NE(data_law, all.at("fits").end());
   // Whole steps of 16 images: 3,500 are 3,488 seen, 0.3 %, which moves the exponent by about a third of it.
   EXPECT_NEAR(data_law->at("parameters").at("alpha").at("value"), 0.3, 2e-3);
@@ -119,7 +121,7 @@ TEST_F(VarFit, RegistersAPredictionWithoutOpeningTheDeepestRun) {
   const std::string rows = text_of(deepest);
   std::ofstream(deepest) << "not readable as HDF5";
   ASSERT_EQ(fit("--register-prediction --resamples 200"), 0) << err();
-  const auto prediction = nlohmann::json::parse(text_of(folder_ / "fit" / "prediction.json"));
+  const auto prediction = base::parse_json(text_of(folder_ / "fit" / "prediction.json"));
   EXPECT_EQ(prediction.at("depth"), 5);
   EXPECT_EQ(prediction.at("deepest_had_rows"), true);
   EXPECT_FALSE(prediction.at("read").contains("d5-s0"));
@@ -127,11 +129,11 @@ TEST_F(VarFit, RegistersAPredictionWithoutOpeningTheDeepestRun) {
 
   std::ofstream(deepest) << rows;
   ASSERT_EQ(fit(), 0) << err();
-  const nlohmann::json registered = json().at("registered_prediction");
+  const nlohmann::ordered_json registered = json().at("registered_prediction");
   EXPECT_EQ(registered.at("inputs_unchanged"), true);
-  const nlohmann::json loss = registered.at("metrics").at("loss_mean");
+  const nlohmann::ordered_json loss = registered.at("metrics").at("loss_mean");
   EXPECT_EQ(loss.at("seen").at("runs"), 1);
-  const nlohmann::json afterwards =
+  const nlohmann::ordered_json afterwards =
       json().at("held_out").at(0);  // the same question, asked afterwards
   EXPECT_EQ(afterwards.at("metric"), "loss_mean");
   EXPECT_EQ(afterwards.at("x"), "total");
@@ -154,7 +156,7 @@ TEST_F(VarFit, TakesAStatedEWithItsSource) {
   SyntheticSweep::quickstart().write(folder_);
   ASSERT_EQ(fit("--no-figures --resamples 200 --e-mean 4.217 --e-source stated"), 0) << err();
   bool found = false;
-  const nlohmann::json all = json();
+  const nlohmann::ordered_json all = json();
   for (const auto& law : all.at("fits")) {
     if (law.at("id") != "L(N) total loss_mean E 4.217") continue;
     found = true;

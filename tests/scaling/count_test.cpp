@@ -5,10 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/file.hpp"
+#include "base/json.hpp"
 
 namespace varscale::scaling {
 namespace {
@@ -49,8 +50,7 @@ int64_t& part_of(const std::string& name, ParameterCount& count) {
 TEST(CountParameters, EveryPartEqualsThePublicTensorLists) {
   const char* fixtures = std::getenv("VARSCALE_FIXTURES");
   ASSERT_NE(fixtures, nullptr) << "run through ctest, which sets VARSCALE_FIXTURES";
-  std::ifstream file(std::string(fixtures) + "/names.json");
-  const auto names = nlohmann::json::parse(file);
+  const auto names = base::parse_json(base::read_file(std::string(fixtures) + "/names.json"));
   const std::pair<const char*, VarShape> models[] = {{"var_d16_256", shape_256(16)},
                                                      {"var_d30_256", shape_256(30)},
                                                      {"var_d36_512_saln", shape_d36()}};

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "base/file.hpp"
+#include "base/json.hpp"
 #include "records/run_file.hpp"
 #include "tests/sweep/sweep_fixture.hpp"
 
@@ -116,7 +117,7 @@ TEST(Ledger, KeepsWhatWasPlannedAndTheUsersFile) {
   const std::string copy = base::read_file(folder.path() / "out" / "sweep.yaml");
   EXPECT_THAT(copy, testing::StartsWith("# mine\nname: q\n"));
   EXPECT_THAT(copy, HasSubstr("# --set output="));
-  const auto plan = nlohmann::json::parse(base::read_file(folder.path() / "out" / "plan.json"));
+  const auto plan = base::parse_json(base::read_file(folder.path() / "out" / "plan.json"));
   EXPECT_EQ(plan["runs"][0]["id"], sweep.runs[0].id);
 }
 

@@ -7,6 +7,7 @@
 #include "base/config/tree.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "base/json.hpp"
 
 namespace varscale::base {
 namespace {
@@ -160,7 +161,7 @@ TreePtr from_json_value(const nlohmann::ordered_json& json, const std::string& w
     tree->kind = Kind::kNull;
   } else {
     tree->kind = Kind::kScalar;
-    tree->text = json.is_string() ? json.get<std::string>() : json.dump();
+    tree->text = json.is_string() ? json.get<std::string>() : json_text(json);
   }
   return tree;
 }
