@@ -41,7 +41,7 @@ class VarFit : public testing::Test {
     const int status = std::system(command.c_str());
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
-  int fit(const std::string& more = "--no-figures --resamples 200") {
+  int fit(const std::string& more = "--no-figures --resamples 100") {
     return run(folder_.string() + " " + more);
   }
   std::string out() const { return text_of(folder_ / "out"); }
@@ -92,7 +92,7 @@ TEST_F(VarFit, WritesEveryTableAndASelfContainedPage) {
   SyntheticSweep::quickstart().write(folder_);
   std::ofstream(folder_ / "samples.png") << "picture";
   std::ofstream(folder_ / "samples.json") << R"({"caption": "d5, <guided>"})";
-  ASSERT_EQ(fit("--no-figures --resamples 200 --csv " + (folder_ / "tables").string()), 0) << err();
+  ASSERT_EQ(fit("--no-figures --resamples 100 --csv " + (folder_ / "tables").string()), 0) << err();
   for (const char* name :
        {"fit.json", "points.csv", "fits.csv", "curves.csv", "law_n.csv", "law_c.csv", "law_d.csv",
         "residuals.csv", "held_out.csv", "report.html"})
@@ -120,7 +120,7 @@ TEST_F(VarFit, RegistersAPredictionWithoutOpeningTheDeepestRun) {
   const auto deepest = folder_ / "runs" / "d5-s0" / "run.h5";
   const std::string rows = text_of(deepest);
   std::ofstream(deepest) << "not readable as HDF5";
-  ASSERT_EQ(fit("--register-prediction --resamples 200"), 0) << err();
+  ASSERT_EQ(fit("--register-prediction --resamples 100"), 0) << err();
   const auto prediction = base::parse_json(text_of(folder_ / "fit" / "prediction.json"));
   EXPECT_EQ(prediction.at("depth"), 5);
   EXPECT_EQ(prediction.at("deepest_had_rows"), true);
@@ -144,7 +144,7 @@ TEST_F(VarFit, RegistersAPredictionWithoutOpeningTheDeepestRun) {
 TEST_F(VarFit, SaysWhenTheRunsOfAPredictionHaveChanged) {
   SyntheticSweep sweep = SyntheticSweep::quickstart();
   sweep.write(folder_);
-  ASSERT_EQ(fit("--register-prediction --resamples 200"), 0) << err();
+  ASSERT_EQ(fit("--register-prediction --resamples 100"), 0) << err();
   sweep.noise_sd *= 1.1;
   sweep.write(folder_);
   ASSERT_EQ(fit(), 0) << err();
@@ -154,7 +154,7 @@ TEST_F(VarFit, SaysWhenTheRunsOfAPredictionHaveChanged) {
 
 TEST_F(VarFit, TakesAStatedEWithItsSource) {
   SyntheticSweep::quickstart().write(folder_);
-  ASSERT_EQ(fit("--no-figures --resamples 200 --e-mean 4.217 --e-source stated"), 0) << err();
+  ASSERT_EQ(fit("--no-figures --resamples 100 --e-mean 4.217 --e-source stated"), 0) << err();
   bool found = false;
   const nlohmann::ordered_json all = json();
   for (const auto& law : all.at("fits")) {
@@ -192,14 +192,14 @@ TEST_F(VarFit, FitsWhereTheLossDoesNotFallAndSaysSo) {
 
 TEST_F(VarFit, DrawsFiguresWherePythonIsAndDoesWithoutWhereItIsNot) {
   SyntheticSweep::quickstart().write(folder_);
-  ASSERT_EQ(run(folder_.string() + " --resamples 200", "VARSCALE_PYTHON=/nowhere/python"), 0)
+  ASSERT_EQ(run(folder_.string() + " --resamples 100", "VARSCALE_PYTHON=/nowhere/python"), 0)
       << err();
   EXPECT_THAT(err(), HasSubstr("figures were left out: /nowhere/python"));
   EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), Not(HasSubstr("image/svg")));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "fit" / "figures.log"));
   const std::string python = std::string(std::getenv("VARSCALE_SOURCE")) + "/.deps/venv/bin/python";
   if (std::system((python + " -c 'import matplotlib' >/dev/null 2>&1").c_str()) == 0) {
-    ASSERT_EQ(fit("--resamples 200"), 0) << err();
+    ASSERT_EQ(fit("--resamples 100"), 0) << err();
     for (const char* name : {"curves", "law_n", "law_c", "law_d", "residuals", "held_out"})
       for (const char* end : {".png", ".pdf", ".svg"})
         EXPECT_TRUE(std::filesystem::exists(folder_ / "fit" / (std::string(name) + end)))
