@@ -32,8 +32,13 @@ if(CCACHE_PROGRAM)
 endif()
 
 if(VARSCALE_SANITIZE)
-  add_compile_options(-fsanitize=${VARSCALE_SANITIZE} -fno-omit-frame-pointer -g1)
+  # -Wmaybe-uninitialized sees the instrumented code and warns of std::optional; release builds keep it.
+  add_compile_options(-fsanitize=${VARSCALE_SANITIZE} -fno-omit-frame-pointer -g1 -Wno-maybe-uninitialized)
   add_link_options(-fsanitize=${VARSCALE_SANITIZE})
+  # The tests' environment. Nothing is suppressed but what cmake/races.supp lists with its reasons.
+  set(_sanitizer_environment
+      ASAN_OPTIONS=detect_leaks=1
+      TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/races.supp:second_deadlock_stack=1)
 endif()
 
 add_library(varscale_warnings INTERFACE)

@@ -88,7 +88,9 @@ endfunction()
 # One program per tests/<name> folder. It finds the fixtures, sources and programs through VARSCALE_FIXTURES,
 # VARSCALE_SOURCE and VARSCALE_BIN, and what ENVIRONMENT adds. One CTest entry a program, or with RANKS n ... one
 # a number of ranks, run by mpirun; such a program has its own main(). SHARDS n: n entries that share the tests of a long program.
-# SOURCES: more files, below tests/.
+# SOURCES: more files, below tests/. The targets <label>_tests build all programs of a label.
+#
+# Sanitizer builds start programs with RANKS once, without a launcher: what they cover of ranks are threads.
 function(varscale_test name)
   cmake_parse_arguments(arg "TORCH" "TIMEOUT;SHARDS" "DEPENDS;LINK;LABELS;RANKS;SOURCES;ENVIRONMENT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
@@ -111,14 +113,17 @@ function(varscale_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
-  set(environment "VARSCALE_FIXTURES=${CMAKE_SOURCE_DIR}/tests/fixtures;VARSCALE_SOURCE=${CMAKE_SOURCE_DIR};VARSCALE_BIN=${CMAKE_BINARY_DIR}/bin;${arg_ENVIRONMENT}")
+  if(VARSCALE_SANITIZE)
+    math(EXPR arg_TIMEOUT "5 * ${arg_TIMEOUT}")
+  endif()
+  set(environment "VARSCALE_FIXTURES=${CMAKE_SOURCE_DIR}/tests/fixtures;VARSCALE_SOURCE=${CMAKE_SOURCE_DIR};VARSCALE_BIN=${CMAKE_BINARY_DIR}/bin;${arg_ENVIRONMENT};${_sanitizer_environment}")
   if(arg_TORCH)
     list(APPEND arg_LABELS torch)
     list(APPEND environment OMP_NUM_THREADS=1)
   else()
     list(APPEND arg_LABELS fast)
   endif()
-  if(arg_RANKS)
+  if(arg_RANKS AND NOT VARSCALE_SANITIZE)
     list(APPEND arg_LABELS mpi)
     foreach(ranks IN LISTS arg_RANKS)
       add_test(NAME ${name}_np${ranks}
@@ -143,6 +148,12 @@ function(varscale_test name)
                            ENVIRONMENT "${environment};${shard_environment}")
     endforeach()
   endif()
+  foreach(label IN LISTS arg_LABELS)
+    if(NOT TARGET ${label}_tests)
+      add_custom_target(${label}_tests)
+    endif()
+    add_dependencies(${label}_tests ${name}_test)
+  endforeach()
 endfunction()
 
 # A Python script of tests/programs that runs whole programs; it fails with a non-zero exit code. The target
