@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -76,10 +77,62 @@ class ScaledUnitNorm : public torch::autograd::Function<ScaledUnitNorm> {
   }
 };
 
+class Gelu : public torch::autograd::Function<Gelu> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x) {
+    ctx->save_for_backward({x});
+    return gelu_rows(x);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    return {gelu_rows_backward(grads[0].contiguous(), ctx->get_saved_variables()[0])};
+  }
+};
+
+// y = x W^T + b in float32 by oneDNN, which reaches a tenth more of an AMD processor's rate than the BLAS that
+// ATen calls. x_NK and weight_MK contiguous, bias_M may be empty.
+Tensor onednn_linear(const Tensor& x_NK, const Tensor& weight_MK, const Tensor& bias_M) {
+  using Op = Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, std::string_view,
+                    c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "").typed<Op>();
+  return op.call(x_NK, weight_MK, bias_M.numel() > 0 ? std::optional(bias_M) : std::nullopt, "none",
+                 c10::List<std::optional<at::Scalar>>(), std::nullopt);
+}
+
+class Linear : public torch::autograd::Function<Linear> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x_NK, const Tensor& weight_MK,
+                        const Tensor& bias_M) {
+    ctx->save_for_backward({x_NK, weight_MK});
+    ctx->saved_data["bias"] = bias_M.numel() > 0;
+    return onednn_linear(x_NK, weight_MK, bias_M);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &x_NK = saved[0], &weight_MK = saved[1];
+    const Tensor dy_NM = grads[0].contiguous();
+    variable_list result(3);
+    if (ctx->needs_input_grad(0))
+      result[0] = onednn_linear(dy_NM, weight_MK.t().contiguous(), at::empty({0}));
+    if (ctx->needs_input_grad(1)) result[1] = at::mm(dy_NM.t(), x_NK);
+    if (ctx->saved_data["bias"].toBool()) result[2] = dy_NM.sum(0);
+    return result;
+  }
+};
+
+// Where oneDNN's float32 product pays: many rows on the CPU.
+bool onednn_pays(const Tensor& x, const Tensor& weight, at::ScalarType compute) {
+  constexpr int64_t kRows = 64;
+  return compute == at::kFloat && x.is_cpu() && at::hasMKLDNN() && x.is_contiguous() &&
+         weight.is_contiguous() && x.numel() >= kRows * x.size(-1);
+}
+
 }  // namespace
 
-Tensor modulated_norm(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C, double eps,
-                      at::ScalarType out) {
+Tensor modulated_norm(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C,
+                      double eps, at::ScalarType out) {
   const Tensor normed = at::layer_norm(x_BLC, {x_BLC.size(-1)}, {}, {}, eps);
   return at::addcmul(shift_B1C, normed, scale_B1C + 1).to(out);
 }
@@ -101,7 +154,18 @@ Tensor scaled_unit_norm(const Tensor& x_BHLD, const Tensor& scale_1H11, at::Scal
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::ScalarType compute) {
+  if (onednn_pays(x, weight, compute) && x.scalar_type() == at::kFloat) {
+    std::vector<int64_t> sizes = x.sizes().vec();
+    sizes.back() = weight.size(0);
+    // Functions take no undefined tensors: an empty one stands for no bias.
+    const Tensor b = bias.defined() ? bias : at::empty({0}, at::kFloat);
+    return Linear::apply(x.view({-1, x.size(-1)}), weight, b).view(sizes);
+  }
   return at::linear(x.to(compute), weight.to(compute), bias.defined() ? bias.to(compute) : bias);
+}
+
+Tensor gelu_tanh(const Tensor& x) {
+  return has_row_kernels(x) && x.is_contiguous() ? Gelu::apply(x) : at::gelu(x, "tanh");
 }
 
 Tensor sum_of_squares(const Tensor& x) {

@@ -26,6 +26,9 @@ Tensor scaled_unit_norm(const Tensor& x_BHLD, const Tensor& scale_1H11, at::Scal
 // bias may be undefined.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::ScalarType compute);
 
+// GELU in its tanh form, of float32 or half precisions.
+Tensor gelu_tanh(const Tensor& x);
+
 // Sum of squares in double of a contiguous float32 tensor, as a float64 scalar on its device. On the CPU
 // in chunks of a fixed order: the number of threads changes no bit.
 Tensor sum_of_squares(const Tensor& x);

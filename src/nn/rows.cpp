@@ -59,7 +59,13 @@ inline __attribute__((always_inline)) Floats load(const float* x, int64_t n) {
   return lanes;
 }
 
-inline float widen(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+inline __attribute__((always_inline)) void store(const Floats& lanes, float* out, int64_t n) {
+  std::memcpy(out, &lanes, static_cast<size_t>(n) * sizeof(float));
+}
+
+inline float widen(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 // To the nearest, ties to even; NaN stays NaN.
 inline __attribute__((always_inline)) uint16_t narrow(float x) {
@@ -100,12 +106,9 @@ VARSCALE_SIMD float sum_of_exp(const float* x, int64_t n, float shift) {
 
 VARSCALE_SIMD void scaled_exp(const float* x, float* out, int64_t n, float shift, float factor) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Floats lanes = exp_lanes(load(x + i, kLanes) - shift) * factor;
-    std::memcpy(out + i, &lanes, sizeof(lanes));
-  }
-  const Floats rest = exp_lanes(load(x + i, n - i) - shift) * factor;
-  std::memcpy(out + i, &rest, static_cast<size_t>(n - i) * sizeof(float));
+  for (; i + kLanes <= n; i += kLanes)
+    store(exp_lanes(load(x + i, kLanes) - shift) * factor, out + i, kLanes);
+  store(exp_lanes(load(x + i, n - i) - shift) * factor, out + i, n - i);
 }
 
 VARSCALE_SIMD float dot(const float* a, const float* b, int64_t n) {
@@ -124,8 +127,45 @@ VARSCALE_SIMD void scale_row(const float* x, float* out, int64_t n, float factor
 }
 
 // out = a x + b y
-VARSCALE_SIMD void combine(const float* x, float a, const float* y, float b, float* out, int64_t n) {
+VARSCALE_SIMD void combine(const float* x, float a, const float* y, float b, float* out,
+                           int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = a * x[i] + b * y[i];
+}
+
+// tanh(u) where t = exp(-2 |u|) is at hand, and gelu's inner function u(x) (Hendrycks, the tanh form).
+constexpr float kGeluFactor = 0.7978845608F;  // sqrt(2 / pi)
+constexpr float kGeluCubic = 0.044715F;
+
+inline __attribute__((always_inline)) Floats tanh_lanes(const Floats u) {
+  const Floats size = u < 0.0F ? -u : u;
+  const Floats t = exp_lanes(size * -2.0F);
+  const Floats tanh = (1.0F - t) / (1.0F + t);
+  return u < 0.0F ? -tanh : tanh;
+}
+
+inline __attribute__((always_inline)) Floats gelu_lanes(const Floats x) {
+  const Floats tanh = tanh_lanes(kGeluFactor * x * (1.0F + kGeluCubic * x * x));
+  return 0.5F * x * (1.0F + tanh);
+}
+
+inline __attribute__((always_inline)) Floats gelu_slope_lanes(const Floats x) {
+  const Floats square = x * x;
+  const Floats tanh = tanh_lanes(kGeluFactor * x * (1.0F + kGeluCubic * square));
+  const Floats inner_slope = kGeluFactor * (1.0F + 3.0F * kGeluCubic * square);
+  return 0.5F * (1.0F + tanh) + 0.5F * x * (1.0F - tanh * tanh) * inner_slope;
+}
+
+VARSCALE_SIMD void gelu_row(const float* x, float* out, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(gelu_lanes(load(x + i, kLanes)), out + i, kLanes);
+  if (i < n) store(gelu_lanes(load(x + i, n - i)), out + i, n - i);
+}
+
+VARSCALE_SIMD void gelu_row_backward(const float* grad, const float* x, float* out, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    store(load(grad + i, kLanes) * gelu_slope_lanes(load(x + i, kLanes)), out + i, kLanes);
+  if (i < n) store(load(grad + i, n - i) * gelu_slope_lanes(load(x + i, n - i)), out + i, n - i);
 }
 
 // Reads rows as float32: in place, or through a buffer of its own.
@@ -164,7 +204,9 @@ class RowWriter {
   std::vector<float> buffer_;
 };
 
-int64_t grain(int64_t row_elements) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_elements)); }
+int64_t grain(int64_t row_elements) {
+  return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_elements));
+}
 
 }  // namespace
 
@@ -183,7 +225,8 @@ SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N) {
       const float largest = max_of_row(x, V);
       lse[n] = largest + std::log(sum_of_exp(x, V, largest));
       picked[n] = x[target[n]];
-      const bool first = picked[n] == largest && std::find(x, x + target[n], largest) == x + target[n];
+      const bool first =
+          picked[n] == largest && std::find(x, x + target[n], largest) == x + target[n];
       correct[n] = first ? 1.0F : 0.0F;
     }
   });
@@ -222,7 +265,8 @@ UnitRows unit_rows(const Tensor& x_BHLD, const Tensor& scale_H, at::ScalarType o
     RowWriter writer(rows.y_BHLD, D);
     for (int64_t row = begin; row < end; ++row) {
       const int64_t l = row % L, h = row / L % H, b = row / L / H;
-      const float* x = reader.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
+      const float* x =
+          reader.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
       norm[row] = std::max(std::sqrt(dot(x, x, D)), kSmallestNorm);
       scale_row(x, writer.at(row * D), D, (scale != nullptr ? scale[h] : 1.0F) / norm[row]);
       writer.done(row * D, D);
@@ -246,8 +290,10 @@ UnitRowsGrad unit_rows_backward(const Tensor& grad_BHLD, const Tensor& x_BHLD,
       const int64_t b = bh / H, h = bh % H;
       double sum = 0;
       for (int64_t l = 0; l < L; ++l) {
-        const float* x = xs.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
-        const float* g = gs.at(b * g_BHLD.stride(0) + h * g_BHLD.stride(1) + l * g_BHLD.stride(2), D);
+        const float* x =
+            xs.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
+        const float* g =
+            gs.at(b * g_BHLD.stride(0) + h * g_BHLD.stride(1) + l * g_BHLD.stride(2), D);
         const float n = norm[bh * L + l], s = scale != nullptr ? scale[h] : 1.0F;
         const float along = dot(g, x, D) / n;  // of the gradient along the unit vector
         sum += along;
@@ -270,6 +316,34 @@ UnitRowsGrad unit_rows_backward(const Tensor& grad_BHLD, const Tensor& x_BHLD,
     }
   }
   return grad;
+}
+
+Tensor gelu_rows(const Tensor& x) {
+  const Tensor y = at::empty_like(x);
+  const int64_t C = x.size(-1), N = x.numel() / C;
+  at::parallel_for(0, N, grain(C), [&](int64_t begin, int64_t end) {
+    RowReader xs(x, C);
+    RowWriter writer(y, C);
+    for (int64_t n = begin; n < end; ++n) {
+      gelu_row(xs.at(n * C, C), writer.at(n * C), C);
+      writer.done(n * C, C);
+    }
+  });
+  return y;
+}
+
+Tensor gelu_rows_backward(const Tensor& grad, const Tensor& x) {
+  const Tensor dx = at::empty_like(x);
+  const int64_t C = x.size(-1), N = x.numel() / C;
+  at::parallel_for(0, N, grain(C), [&](int64_t begin, int64_t end) {
+    RowReader gs(grad, C), xs(x, C);
+    RowWriter writer(dx, C);
+    for (int64_t n = begin; n < end; ++n) {
+      gelu_row_backward(gs.at(n * C, C), xs.at(n * C, C), writer.at(n * C), C);
+      writer.done(n * C, C);
+    }
+  });
+  return dx;
 }
 
 }  // namespace varscale::nn

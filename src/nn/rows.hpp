@@ -36,4 +36,9 @@ struct UnitRowsGrad {
 UnitRowsGrad unit_rows_backward(const Tensor& grad_BHLD, const Tensor& x_BHLD,
                                 const Tensor& norm_BHL, const Tensor& scale_H);
 
+// GELU in its tanh form (arXiv 1606.08415) of contiguous x, and the gradient of x from that of the result; both
+// in the dtype of x.
+Tensor gelu_rows(const Tensor& x);
+Tensor gelu_rows_backward(const Tensor& grad, const Tensor& x);
+
 }  // namespace varscale::nn

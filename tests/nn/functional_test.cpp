@@ -6,7 +6,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <array>
+#include <cmath>
+#include <limits>
 #include <set>
+#include <vector>
 
 #include "tests/support/hash_weights.hpp"
 
@@ -106,6 +109,62 @@ TEST(Linear, KeepsTheGradientsOfFloat32WeightsInFloat32) {
   EXPECT_LE(worst(linear(x, weight, {}, at::kFloat), x.matmul(weight.t())), 1e-6);
 }
 
+// Enough rows for oneDNN's product, and one fewer; a view that no reshape is needed for, and one that is not
+// contiguous. Sums of 24 products and of 65 rows of values up to 1, in float32.
+TEST(Linear, IsTheProductWithItsGradientsAtAnyNumberOfRows) {
+  for (const int64_t rows : {63, 65, 2 * 65}) {
+    for (const bool with_bias : {true, false}) {
+      const Tensor x = test::hash_v("x", {2, rows, 24}).to(at::kFloat).set_requires_grad(true);
+      const Tensor weight = test::hash_v("w", {10, 24}).to(at::kFloat).set_requires_grad(true);
+      const Tensor bias = test::hash_v("b", {10}).to(at::kFloat).set_requires_grad(true);
+      const Tensor dy = test::hash_v("dy", {rows, 2, 10}).to(at::kFloat);
+      const Tensor x64 = x.detach().to(at::kDouble), weight64 = weight.detach().to(at::kDouble),
+                   dy64 = dy.to(at::kDouble);
+      std::vector<Tensor> inputs{x, weight};
+      if (with_bias) inputs.push_back(bias);
+      const Tensor y = linear(x.slice(0, 0, 1), weight, with_bias ? bias : Tensor(), at::kFloat);
+      EXPECT_LE(worst(y, x64.slice(0, 0, 1).matmul(weight64.t()) +
+                             (with_bias ? bias.detach() : at::zeros({10}))),
+                2e-6);
+      const Tensor turned =
+          linear(x.transpose(0, 1), weight, with_bias ? bias : Tensor(), at::kFloat);
+      const auto grads = torch::autograd::grad({turned}, inputs, {dy});
+      EXPECT_LE(worst(grads[0], dy64.matmul(weight64).transpose(0, 1)), 2e-6);
+      const Tensor dweight = dy64.view({-1, 10}).t().mm(x64.transpose(0, 1).reshape({-1, 24}));
+      EXPECT_LE(worst(grads[1], dweight), 2e-5);
+      if (with_bias) {
+        EXPECT_LE(worst(grads[2], dy64.view({-1, 10}).sum(0)), 2e-5);
+      }
+    }
+  }
+}
+
+// One rounding of a value up to 6, or 2^-9 of it; tails and a length that is no multiple of the lanes.
+TEST(Gelu, IsTheTanhFormWithItsGradient) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const Tensor x = (6 * test::hash_v("x", {37, 83})).to(type).set_requires_grad(true);
+    const Tensor dy = test::hash_v("dy", {37, 83}).to(type);
+    const Tensor wide = x.detach().to(at::kDouble).set_requires_grad(true);
+    const Tensor want = at::gelu(wide, "tanh");
+    const Tensor got = gelu_tanh(x);
+    EXPECT_EQ(got.scalar_type(), type);
+    EXPECT_LE(worst(got, want), type == at::kFloat ? 1e-6 : 2e-2);
+    const Tensor want_grad = torch::autograd::grad({want}, {wide}, {dy.to(at::kDouble)})[0];
+    EXPECT_LE(worst(torch::autograd::grad({got}, {x}, {dy})[0], want_grad),
+              type == at::kFloat ? 1e-6 : 5e-3);
+  }
+}
+
+TEST(Gelu, PassesWhatIsNotANumberOn) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              inf = std::numeric_limits<float>::infinity();
+  const Tensor got = gelu_tanh(at::tensor({nan, inf, -100.0F, 100.0F}));
+  EXPECT_TRUE(std::isnan(got[0].item<float>()));
+  EXPECT_EQ(got[1].item<float>(), inf);
+  EXPECT_LE(std::abs(got[2].item<float>()), 1e-30F);
+  EXPECT_EQ(got[3].item<float>(), 100.0F);
+}
+
 // at::parallel_for is a template of our own files: compiled without OpenMP it is silently serial.
 TEST(ParallelFor, RunsOnTwoThreads) {
   const int before = at::get_num_threads();
@@ -124,7 +183,8 @@ TEST(ScaledUnitNorm, EqualsItsFormulaWithBothGradients) {
     // As the projection lays it out: [B, L, 3, H, D] seen as [B, H, L, D].
     const Tensor qkv = (3 * test::hash_v("qkv", {2, 5, 3, 3, 21})).to(type).set_requires_grad(true);
     const Tensor x_BHLD = qkv.permute({2, 0, 3, 1, 4})[1];
-    const Tensor scale = test::hash_v("scale", {1, 3, 1, 1}).abs().add(0.5).to(at::kFloat).set_requires_grad(true);
+    const Tensor scale =
+        test::hash_v("scale", {1, 3, 1, 1}).abs().add(0.5).to(at::kFloat).set_requires_grad(true);
     const Tensor weight = test::hash_v("weight", {2, 3, 5, 21});
     const Tensor y = scaled_unit_norm(x_BHLD, scale, type);
     EXPECT_EQ(y.scalar_type(), type);
@@ -136,20 +196,24 @@ TEST(ScaledUnitNorm, EqualsItsFormulaWithBothGradients) {
     const double tolerance = type == at::kFloat ? 4e-7 : 4e-3;
     EXPECT_LE(worst(y, want), tolerance);
     const auto got_grad = torch::autograd::grad({y}, {qkv, scale}, {weight.to(type)});
-    const auto want_grad = torch::autograd::grad({want}, {wide, wide_scale}, {weight.to(type).to(at::kDouble)});
+    const auto want_grad =
+        torch::autograd::grad({want}, {wide, wide_scale}, {weight.to(type).to(at::kDouble)});
     EXPECT_LE(worst(got_grad[0], want_grad[0]), tolerance);
-    EXPECT_LE(worst(got_grad[1], want_grad[1]), 10 * 4e-7);  // a sum of 210 terms, in float32 products
+    EXPECT_LE(worst(got_grad[1], want_grad[1]),
+              10 * 4e-7);  // a sum of 210 terms, in float32 products
   }
 }
 
 TEST(ScaledUnitNorm, WithoutAScaleIsTheUnitVector) {
   const Tensor x = test::hash_v("x", {1, 2, 3, 16}).to(at::kFloat);
   EXPECT_LE(worst(scaled_unit_norm(x, {}, at::kFloat), unit_norm(x)), 2e-7);
-  EXPECT_TRUE(at::equal(scaled_unit_norm(at::zeros({1, 1, 1, 16}), {}, at::kFloat), at::zeros({1, 1, 1, 16})));
+  EXPECT_TRUE(at::equal(scaled_unit_norm(at::zeros({1, 1, 1, 16}), {}, at::kFloat),
+                        at::zeros({1, 1, 1, 16})));
 }
 
 TEST(RowKernels, GiveTheSameBitsWithOneAndTwoThreads) {
-  const Tensor logits = (5 * test::hash_v("logits", {700, 411})).to(at::kFloat).set_requires_grad(true);
+  const Tensor logits =
+      (5 * test::hash_v("logits", {700, 411})).to(at::kFloat).set_requires_grad(true);
   const Tensor targets = test::hash_int_tensor("targets", {700}, 411);
   const Tensor x = test::hash_v("x", {4, 3, 170, 64}).to(at::kFloat).set_requires_grad(true);
   const Tensor scale = test::hash_v("scale", {1, 3, 1, 1}).to(at::kFloat).set_requires_grad(true);
@@ -157,7 +221,10 @@ TEST(RowKernels, GiveTheSameBitsWithOneAndTwoThreads) {
     at::set_num_threads(threads);
     const TokenScores scores = score_tokens(logits, targets);
     const Tensor y = scaled_unit_norm(x, scale, at::kFloat);
-    auto grads = torch::autograd::grad({scores.loss_N.sum(), y.square().sum()}, {logits, x, scale});
+    const Tensor hidden = gelu_tanh(x);
+    auto grads = torch::autograd::grad({scores.loss_N.sum(), y.square().sum(), hidden.sum()},
+                                       {logits, x, scale});
+    grads.push_back(hidden);
     grads.push_back(scores.loss_N);
     grads.push_back(scores.correct_N);
     grads.push_back(y);

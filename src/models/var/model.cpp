@@ -173,7 +173,7 @@ Tensor Var::feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modula
   const Block& block = blocks_[index];
   const Tensor normed = nn::modulated_norm(x_BLC, mod.scale2, mod.shift2, kNormEps, compute);
   const Tensor hidden =
-      at::gelu(nn::linear(normed, block.fc1_weight, block.fc1_bias, compute), "tanh");
+      nn::gelu_tanh(nn::linear(normed, block.fc1_weight, block.fc1_bias, compute));
   return nn::linear(hidden, block.fc2_weight, block.fc2_bias, compute);
 }
 
