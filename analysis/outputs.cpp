@@ -307,6 +307,7 @@ ordered_json fit_json(const Results& results) {
   for (const Run& run : results.sweep.runs)
     json["runs"].push_back({{"id", run.id},
                             {"role", run.role},
+                            {"interpolated", run.interpolated},
                             {"depth", run.depth},
                             {"seed", run.seed},
                             {"sha256", run.sha256}});

@@ -355,11 +355,13 @@ class Page {
           "class=\"text\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>"
           "<td>{:.0f}</td><td>{}</td><td>{}</td><td>{:.3g}</td><td>{:.4f}</td><td>{:.4f}</"
           "td><td>{:.4f}</td><td>{:.4f}</td></tr>",
-          escape(run.id), escape(run.role), run.depth, run.seed,
+          escape(run.id), escape(run.role) + (run.interpolated ? "*" : ""), run.depth, run.seed,
           base::format_count(run.params_total), base::format_count(run.params_blocks),
           run.final.images, digits(run.passes, 2), scientific(run.final.flops), run.lr,
           run.final.loss_mean, run.final.loss_tail, run.final.err_mean, run.final.err_tail);
     add("</tbody></table></div>\n<p>tail: over the tokens of the last scale.</p>");
+    if (std::ranges::any_of(sweep_.runs, &Run::interpolated))
+      add("<p>*: settings between published ones, not published ones.</p>");
     for (const LeftOut& run : sweep_.left_out)
       add("<p>Left out: <code>{}</code>, {}.</p>", escape(run.id), escape(run.reason));
   }

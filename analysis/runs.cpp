@@ -56,6 +56,7 @@ std::string read_point(Run& run) {
     return "no evaluation of the whole validation set after the last step";
 
   run.role = facts.text("role");
+  run.interpolated = facts.has("interpolated") && facts.integer("interpolated") == 1;
   run.depth = facts.integer("depth");
   run.width = facts.integer("width");
   run.seed = facts.integer("seed");

@@ -41,6 +41,7 @@ struct Run {
   std::string id, role;
   std::filesystem::path file;
   std::string sha256;  // of run.h5
+  bool interpolated = false;  // its settings lie between published ones
   int64_t depth = 0, width = 0, seed = 0, data_seed = 0;
   int64_t budget_images = 0, batch = 0, val_images = 0, tokens_per_image = 0;
   double params_total = 0, params_blocks = 0, params_paper = 0;

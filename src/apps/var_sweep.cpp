@@ -21,6 +21,7 @@
 #include "records/token_file.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/plan.hpp"
+#include "sweep/settings.hpp"
 #include "sweep/spec.hpp"
 #include "sweep/throughput.hpp"
 #include "train/trainer.hpp"

@@ -91,6 +91,9 @@ class Document {
                        const std::vector<std::string>& overrides = {});
   static Document parse(const std::string& text, const std::string& name,
                         const std::vector<std::string>& overrides = {});
+  // Replaces ${NAME} and ${NAME:-default} in scalar values by environment variables. Faults: a variable that is not
+  // set and has no default, an open ${.
+  void expand_environment(Faults& faults) const;
   Node root() const { return root_; }
   const std::string& name() const noexcept { return name_; }
 

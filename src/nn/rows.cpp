@@ -23,9 +23,6 @@
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
 #endif
 
-// Vectors are passed between functions of this file alone, all of them inlined.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 namespace varscale::nn {
 
 namespace {

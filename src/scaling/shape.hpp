@@ -4,8 +4,7 @@
 //   VarShape d16 = VarShape::from_depth(16, TokenSpace{4096, 32, scales}, /*classes=*/1000);
 //
 // Source   arXiv 2404.02905 section 5 and Eq. 8: w = 64 d, heads = d (so each is 64 wide), drop
-// path
-//          0.1 d / 24.
+//          path 0.1 d / 24.
 #pragma once
 
 #include <cstdint>

@@ -4,12 +4,10 @@
 //   rule.names();                                  // {"depth"}
 //   rule.evaluate({{"depth", 4}});                 // 0.0015
 //
-// Grammar  numbers, names, + - * / ^ (right-associative, above the sign), ( ), sqrt(x), min(x,
-// ...),
+// Grammar  numbers, names, + - * / ^ (right-associative, above the sign), ( ), sqrt(x), min(x, ...),
 //          max(x, ...). The result is rounded to 12 significant digits, so that 6e-3 / 3 is 0.002.
 // Errors   UserError without a place (the caller knows it): what is not understood, a name without
-// a
-//          value, a result that is not finite.
+//          a value, a result that is not finite.
 #pragma once
 
 #include <map>

@@ -9,6 +9,7 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "scaling/count.hpp"
 
 namespace varscale::sweep {
 
@@ -25,10 +26,11 @@ TokenFacts facts_of(const records::TokenFile& file) {
 }
 
 RunConfig resolve(RunConfig config, const TokenFacts& tokens) {
+  const scaling::VarShape shape = shape_of(config, tokens);
   ModelConfig& model = config.model;
-  if (model.width == 0) model.width = 64 * model.depth;
-  if (model.heads == 0) model.heads = model.depth;
-  if (model.drop_path < 0) model.drop_path = 0.1 * static_cast<double>(model.depth) / 24;
+  model.width = shape.width;
+  model.heads = shape.heads;
+  model.drop_path = shape.drop_path;
   if (model.init_std < 0) model.init_std = std::sqrt(1 / (3 * static_cast<double>(model.width)));
 
   if (config.optimizer.weight_decay_end < 0)
@@ -40,29 +42,42 @@ RunConfig resolve(RunConfig config, const TokenFacts& tokens) {
   if (schedule.kind == "constant") schedule.end = 1;
 
   TrainConfig& train = config.train;
-  if (train.images == 0) {
-    const double images = train.epochs * static_cast<double>(tokens.train_images);
-    if (images > 1e15)
-      throw base::UserError("train.epochs is {:g}: {:.3g} images; expected at most 1e15",
-                            train.epochs, images);
-    train.images = std::max<int64_t>(1, std::llround(images));
-  }
-  train.epochs = static_cast<double>(train.images) / static_cast<double>(tokens.train_images);
-  shape_of(config, tokens);
+  train.images = budget_images(config, tokens);
+  const auto images = static_cast<double>(train.images);
+  train.epochs = images / static_cast<double>(tokens.train_images);
+  train.tokens = images * static_cast<double>(tokens.tokens_per_image());
+  train.flops = scaling::training_flops(shape, images);
   return config;
+}
+
+int64_t budget_images(const RunConfig& run, const TokenFacts& tokens) {
+  const TrainConfig& train = run.train;
+  if (train.images > 0) return train.images;
+  const char* key = "train.epochs";
+  double given = train.epochs, images = train.epochs * static_cast<double>(tokens.train_images);
+  if (train.tokens > 0) {
+    key = "train.tokens", given = train.tokens;
+    images = train.tokens / static_cast<double>(tokens.tokens_per_image());
+  } else if (train.flops > 0) {
+    key = "train.flops", given = train.flops;
+    images = train.flops / scaling::training_flops(shape_of(run, tokens), 1);
+  }
+  if (images > 1e15)
+    throw base::UserError("{} is {:g}: {:.3g} images; expected at most 1e15", key, given, images);
+  return std::max<int64_t>(1, std::llround(images));
 }
 
 scaling::VarShape shape_of(const RunConfig& run, const TokenFacts& tokens) {
   scaling::VarShape shape;
   shape.depth = run.model.depth;
-  shape.width = run.model.width;
-  shape.heads = run.model.heads;
+  shape.width = run.model.width ? run.model.width : 64 * run.model.depth;
+  shape.heads = run.model.heads ? run.model.heads : run.model.depth;
   shape.mlp_ratio = run.model.mlp_ratio;
   shape.classes = tokens.classes;
   shape.tokens = tokens.space;
   shape.shared_adaln = run.model.shared_adaln;
   shape.attn_l2_norm = run.model.attn_l2_norm;
-  shape.drop_path = run.model.drop_path;
+  shape.drop_path = run.model.drop_path < 0 ? 0.1 * static_cast<double>(run.model.depth) / 24 : run.model.drop_path;
   shape.check();
   return shape;
 }
@@ -99,7 +114,7 @@ nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& token
   identity["numerics_version"] = kNumericsVersion;
   identity["tokens"] = tokens.fingerprint;
   identity["settings"] = base::dump_config(run, /*identity_only=*/true);
-  identity["settings"]["train"].erase("epochs");  // the budget counts once, in images
+  for (const char* key : {"epochs", "tokens", "flops"}) identity["settings"]["train"].erase(key);  // the budget counts once, in images
   return identity;
 }
 

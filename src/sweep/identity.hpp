@@ -40,8 +40,12 @@ TokenFacts facts_of(const records::TokenFile& file);
 
 RunConfig resolve(RunConfig config, const TokenFacts& tokens);
 
-// The rest takes resolved settings.
+// The budget in images, at least 1: train.images, or what train.tokens, train.flops (exact training FLOPs) or
+// train.epochs comes to. UserError: more than 1e15.
+int64_t budget_images(const RunConfig& run, const TokenFacts& tokens);
 scaling::VarShape shape_of(const RunConfig& run, const TokenFacts& tokens);
+
+// The rest takes resolved settings.
 int64_t steps_of(const RunConfig& run);        // whole batches, rounded up
 int64_t images_seen_of(const RunConfig& run);  // steps x batch
 // The updates after which train.keep_at asks for a lasting checkpoint; budgets beyond the run's are none.

@@ -7,12 +7,10 @@
 // Layout   <output>/plan.json, sweep.yaml (a copy of the user's file), runs/<id>/{config.yaml,
 //          status.json} and what the trainer writes there: run.h5, checkpoints/.
 // Order    status.json is replaced as a whole, so a reader sees one state or the next. A run that
-// was
-//          killed stays `running` there; the next launch resumes it.
+//          was killed stays `running` there; the next launch resumes it.
 // Errors   UserError: the folder is not writable, belongs to a sweep of another name, or another
-// launch
-//          works on it now; a run folder of other settings under the same id; a file of ours that
-//          is not readable as such.
+//          launch works on it now; a run folder of other settings under the same id; a file of ours
+//          that is not readable as such.
 #pragma once
 
 #include <cstdint>

@@ -71,6 +71,7 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
   PlanRow row;
   row.id = run.id;
   row.role = config.role;
+  row.interpolated = config.interpolated;
   row.depth = config.model.depth;
   row.seed = config.train.seed;
   row.parameters = scaling::count_parameters(shape).total();
@@ -112,7 +113,7 @@ std::string plan_table(const Plan& plan) {
   TextTable table({"id", "depth", "seed", "role", "parameters", "FLOPs", "images", "tokens",
                    "passes", "steps", "mode", "memory/rank", "hours", "hours from"});
   for (const PlanRow& row : plan.rows)
-    table.add({row.id, fmt::format("{}", row.depth), fmt::format("{}", row.seed), row.role,
+    table.add({row.id, fmt::format("{}", row.depth), fmt::format("{}", row.seed), row.interpolated ? row.role + "*" : row.role,
                base::format_count(static_cast<double>(row.parameters)),
                fmt::format("{:.3e}", row.flops), fmt::format("{}", row.images),
                base::format_count(static_cast<double>(row.tokens)),
@@ -128,11 +129,12 @@ std::string plan_table(const Plan& plan) {
   for (const PlanRow& row : plan.rows)
     if (!row.fits || row.mode != "replicated")
       text += fmt::format("{}: {}{}\n", row.id, row.fits ? "" : "DOES NOT FIT: ", row.mode_why);
+  if (std::ranges::any_of(plan.rows, &PlanRow::interpolated))
+    text += "*: settings between published ones (interpolated: true).\n";
   if (plan.assumed_tokens)
     text +=
         "The token file does not exist yet: its geometry is the one under assume:, and ids that "
-        "end "
-        "in -? will change.\n";
+        "end in -? will change.\n";
   return text;
 }
 
@@ -151,6 +153,7 @@ nlohmann::ordered_json plan_json(const Plan& plan) {
     run["depth"] = row.depth;
     run["seed"] = row.seed;
     run["role"] = row.role;
+    run["interpolated"] = row.interpolated;
     run["parameters"] = row.parameters;
     run["flops"] = row.flops;
     run["images"] = row.images;

@@ -24,6 +24,7 @@ struct PlanRow {
   std::string id, role;
   int64_t depth = 0;
   uint64_t seed = 0;
+  bool interpolated = false;
   int64_t parameters = 0;  // all of them (rule n_total)
   double flops = 0;        // of all training steps, exact formula
   int64_t images = 0;      // seen: steps x batch

@@ -80,7 +80,9 @@ struct ScheduleConfig {
 };
 
 struct TrainConfig {
-  int64_t images = 0;         // budget in images; 0: epochs x training images
+  int64_t images = 0;         // the budget, where it is not 0; else the first of tokens, flops, epochs that is not
+  double tokens = 0;
+  double flops = 0;
   double epochs = 1;
   int64_t batch = 64;         // global, in images
   uint64_t seed = 0;
@@ -96,7 +98,9 @@ struct TrainConfig {
 
   template <class Visitor>
   void visit(Visitor& v) {
-    v.field("images", images, "budget in images; 0: epochs x training images", Range<int64_t>::at_least(0));
+    v.field("images", images, "budget in images; 0: another budget, or epochs", Range<int64_t>::at_least(0));
+    v.field("tokens", tokens, "budget in tokens", Range<double>::at_least(0));
+    v.field("flops", flops, "budget in training FLOPs, by the exact formula", Range<double>::at_least(0));
     v.field("epochs", epochs, "budget in passes over the training images", Range<double>::positive());
     v.field("batch", batch, "images a step over all ranks", Range<int64_t>::at_least(1));
     v.field("seed", seed, "initial weights, label drop, drop path");
@@ -152,6 +156,7 @@ struct EvalConfig {
 struct RunConfig {
   std::string tokens;         // path of the token file
   std::string role = "main";
+  bool interpolated = false;  // settings guessed between published ones
   ModelConfig model;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -163,6 +168,7 @@ struct RunConfig {
   void visit(Visitor& v) {
     v.field("tokens", tokens, "token file made by var_data tokenize", Identity::kNo);  // its fingerprint counts
     v.field("role", role, "what the fits use the run for", OneOf{"main", "data", "tune"}, Identity::kNo);
+    v.field("interpolated", interpolated, "the settings lie between published ones; tables and reports say so", Identity::kNo);
     v.section("model", model, "the transformer");
     v.section("optimizer", optimizer, "AdamW");
     v.section("schedule", schedule, "learning rate over the steps");

@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <functional>
+#include <map>
 #include <set>
-#include <type_traits>
+#include <sstream>
 #include <utility>
 
 #include "base/error.hpp"
 #include "base/file.hpp"
-#include "sweep/expression.hpp"
+#include "sweep/settings.hpp"
 
 namespace varscale::sweep {
 
@@ -23,168 +26,127 @@ namespace {
 constexpr int64_t kMostRuns = 10000;
 
 // Settled before all others, in this order: what formulas may use.
-constexpr const char* kFirstKeys[] = {"model.depth", "model.width",  "model.heads",
-                                      "train.batch", "train.epochs", "train.images"};
+constexpr const char* kFirstKeys[] = {
+    "model.depth",  "model.width",  "model.heads", "model.mlp_ratio", "model.shared_adaln", "model.attn_l2_norm",
+    "train.batch", "train.epochs", "train.images", "train.tokens",    "train.flops"};
 
-std::optional<std::string> nearest_setting(const std::string& word) {
-  std::vector<std::string> keys, ends;
-  for (const base::ConfigHelpLine& line : setting_keys()) {
-    keys.push_back(line.key);
-    if (line.key.ends_with("." + word)) ends.push_back(line.key);  // "depth" for "model.depth"
-  }
-  return ends.size() == 1 ? ends.front() : base::nearest(word, keys);
-}
+constexpr int kMostIncludes = 10;  // one inside another
 
-// Visitor over a RunConfig that fills the fields of `settings` that `wanted` picks.
-class Assigner {
- public:
-  using Wanted = std::function<bool(const std::string&)>;
-  Assigner(const Settings& settings, const Variables& variables, Wanted wanted, Faults& faults,
-           std::string prefix = {})
-      : settings_(settings),
-        variables_(variables),
-        wanted_(std::move(wanted)),
-        faults_(faults),
-        prefix_(std::move(prefix)) {}
-
-  template <class T>
-  requires std::is_arithmetic_v<T>
-  void field(const char* key, T& value, const char*, Range<T> range, Identity = Identity::kYes) {
-    assign_number(key, value, range);
-  }
-  void field(const char* key, int64_t& value, const char*) { assign_number(key, value, {}); }
-  void field(const char* key, double& value, const char*) { assign_number(key, value, {}); }
-  void field(const char* key, uint64_t& value, const char*, Identity = Identity::kYes) {
-    if (const Node* node = find(key)) value = node->as_uint(faults_, value);
-  }
-  void field(const char* key, bool& value, const char*, Identity = Identity::kYes) {
-    if (const Node* node = find(key)) value = node->as_bool(faults_, value);
-  }
-  void field(const char* key, std::string& value, const char*, Identity = Identity::kYes) {
-    if (const Node* node = find(key)) value = node->as_string(faults_, value);
-  }
-  void field(const char* key, std::string& value, const char*, const OneOf& names,
-             Identity = Identity::kYes) {
-    const Node* node = find(key);
-    if (!node) return;
-    const size_t before = faults_.sentences().size();
-    const std::string read = node->as_string(faults_, value);
-    if (faults_.sentences().size() != before) return;
-    if (std::ranges::find(names.names, read) != names.names.end()) {
-      value = read;
-      return;
-    }
-    const auto near = base::nearest(read, names.names);
-    faults_.add(node->where(), fmt::format("{} is '{}', expected one of {}{}", node->path(), read,
-                                           fmt::join(names.names, ", "),
-                                           near ? "; did you mean " + *near + "?" : ""));
-  }
-  template <class Struct>
-  void section(const char* key, Struct& value, const char*) {
-    Assigner below(settings_, variables_, wanted_, faults_, prefix_ + key + ".");
-    value.visit(below);
-  }
-
- private:
-  const Node* find(const char* key) const {
-    const std::string path = prefix_ + key;
-    return wanted_(path) ? settings_.find(path) : nullptr;
-  }
-
-  template <class T>
-  void assign_number(const char* key, T& value, const Range<T>& range) {
-    const Node* node = find(key);
-    if (!node) return;
-    const std::optional<T> read = read_number<T>(*node);
-    if (!read) return;
-    if (range.holds(*read)) {
-      value = *read;
-    } else {
-      faults_.add(node->where(), fmt::format("{} is {}, expected {}", node->path(),
-                                             shown(*node, *read), range.words()));
-    }
-  }
-
-  template <class T>
-  static std::string shown(const Node& node, T value) {
-    const std::string text = node.scalar(), number = fmt::format("{}", value);
-    return text == number ? number : fmt::format("'{}' = {}", text, number);
-  }
-
-  template <class T>
-  std::optional<T> read_number(const Node& node) {
-    Faults plain;
-    const double number = node.as_double(plain, 0);
-    if (node.kind() == Node::Kind::kScalar && !plain.empty()) return read_formula<T>(node);
-    const size_t before = faults_.sentences().size();
-    T value;
-    if constexpr (std::is_same_v<T, double>) {
-      value = plain.empty() ? number : node.as_double(faults_, 0);
-    } else {
-      value = node.as_int(faults_, 0);
-    }
-    return faults_.sentences().size() == before ? std::optional<T>(value) : std::nullopt;
-  }
-
-  template <class T>
-  std::optional<T> read_formula(const Node& node) {
-    constexpr bool is_integer = !std::is_same_v<T, double>;
-    try {
-      const double value = Expression::parse(node.scalar()).evaluate(variables_);
-      if constexpr (is_integer) {
-        if (value != std::floor(value) || std::abs(value) > 9e15)
-          throw UserError("it gives {}, not an integer", value);
-      }
-      return static_cast<T>(value);
-    } catch (const UserError& error) {
-      faults_.add(node.where(),
-                  fmt::format("{} is '{}', expected {} or a formula: {}", node.path(),
-                              node.scalar(), is_integer ? "an integer" : "a number", error.what()));
-      return std::nullopt;
-    }
-  }
-
-  const Settings& settings_;
-  const Variables& variables_;
-  Wanted wanted_;
-  Faults& faults_;
-  std::string prefix_;
-};
-
-// One document on its way to runs.
+// A sweep file and the files that it includes, on their way to runs.
 class SweepReader {
  public:
-  SweepReader(const base::Document& document, Purpose purpose, const TokenLookup& lookup)
-      : document_(document), purpose_(purpose), lookup_(lookup) {}
+  // Included files come before the file that includes them.
+  SweepReader(const std::vector<base::Document>& layers, Purpose purpose, const TokenLookup& lookup)
+      : layers_(layers), purpose_(purpose), lookup_(lookup) {}
 
   Sweep read() {
-    const Node root = document_.root();
-    if (root.kind() != Node::Kind::kMap) {
-      faults_.add(root.where(), "the file is not a map; expected name, defaults and runs");
-      faults_.throw_if_any();
+    for (const base::Document& layer : layers_) {
+      if (layer.root().kind() != Node::Kind::kMap)
+        faults_.add(layer.root().where(), "the file is not a map; expected name, defaults and runs");
     }
-    read_name(root);
-    const Node assume = root.child("assume");
+    faults_.throw_if_any();
+    read_name();
+    const Node assume = last_of("assume");
     if (assume.present()) {
       has_assumption_ = true;
       read_assumption(assume);
     }
-    defaults_ = Settings::flatten(root.child("defaults"), faults_);
-    refuse_two_budgets(defaults_);
-    read_runs(root.child("runs"));
+    for (const base::Document& layer : layers_) {
+      const Node root = layer.root();
+      const bool included = &layer != &layers_.back();
+      defaults_.put_over(read_settings(root.child("defaults")));
+      read_recipes(root.child("recipes"), included);
+      read_by_depth(root.child("by_depth"), included);
+    }
+    read_runs(last_of("runs"));
+    for (const auto& [name, recipe] : recipes_)
+      if (!recipe.used)
+        faults_.add(recipe.where, fmt::format("unused recipe {}: no entry of runs names it", name));
+    for (const auto& [depth, settings] : by_depth_)
+      if (!settings.used)
+        faults_.add(settings.where, fmt::format("unused key by_depth.{}: no run has this depth", depth));
     for (const auto& [place, used] : schedule_parts_)
       if (!used)
         faults_.add(place.first, fmt::format("unused key {}: the schedule.kind of its runs has no "
                                              "such part",
                                              place.second));
-    faults_.refuse_unread(document_);
+    for (const base::Document& layer : layers_) faults_.refuse_unread(layer);
     faults_.throw_if_any();
     return std::move(sweep_);
   }
 
  private:
-  void read_name(const Node& root) {
-    const Node name = root.child("name"), output = root.child("output");
+  // Settings that some runs have beside the defaults.
+  struct Named {
+    std::string where;
+    Settings settings;
+    bool used = false;  // what an included file offers may stay unused
+  };
+
+  // Of the files that have the key, the last one's.
+  Node last_of(const char* key) const {
+    Node found;
+    for (const base::Document& layer : layers_) {
+      const Node node = layer.root().child(key);
+      if (!node.present()) continue;
+      if (found.present()) found.mark_read();
+      found = node;
+    }
+    return found;
+  }
+
+  Settings read_settings(const Node& node, const std::vector<std::string>& extra = {}) {
+    Settings settings = Settings::flatten(node, faults_, extra);
+    const Node* first = nullptr;
+    for (const std::string& key : budget_keys()) {
+      const Node* budget = settings.find(key);
+      if (budget && first)
+        faults_.add(budget->where(), fmt::format("unused key {}: {} sets the budget already",
+                                                 budget->path(), first->path()));
+      if (budget && !first) first = budget;
+    }
+    return settings;
+  }
+
+  void read_recipes(const Node& recipes, bool included) {
+    if (!is_map_of(recipes, "names, each with settings")) return;
+    for (const std::string& name : recipes.keys()) {
+      const Node node = recipes.child(name);
+      recipes_[name] = {node.where(), read_settings(node), included};
+    }
+  }
+
+  void read_by_depth(const Node& by_depth, bool included) {
+    if (!is_map_of(by_depth, "depths, each with settings")) return;
+    for (const std::string& key : by_depth.keys()) {
+      const Node node = by_depth.child(key);
+      int64_t depth = 0;
+      const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), depth);
+      if (error != std::errc{} || end != key.data() + key.size() || depth < 1) {
+        faults_.add(node.where(), fmt::format("{} is not of a depth; expected as in by_depth: {{30: "
+                                              "{{train.batch: 1024}}}}",
+                                              node.path()));
+        node.mark_read();
+        continue;
+      }
+      Named& named = by_depth_[depth];
+      named.where = node.where();
+      named.used = included;
+      named.settings.put_over(read_settings(node));
+    }
+  }
+
+  bool is_map_of(const Node& node, const char* what) {
+    if (node.kind() == Node::Kind::kMap) return true;
+    if (node.present() && node.kind() != Node::Kind::kNull) {
+      faults_.add(node.where(), fmt::format("{} is not a map, expected {}", node.path(), what));
+      node.mark_read();
+    }
+    return false;
+  }
+
+  void read_name() {
+    const Node root = layers_.back().root(), name = last_of("name"), output = last_of("output");
     sweep_.name = name.as_string(faults_, "");
     constexpr std::string_view kAllowed =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -220,7 +182,7 @@ class SweepReader {
 
   void read_runs(const Node& runs) {
     if (runs.kind() != Node::Kind::kList || runs.items().empty()) {
-      faults_.add(runs.where(),
+      faults_.add(runs.present() ? runs.where() : layers_.back().root().where(),
                   "runs is not a list of runs; expected as in\n  runs:\n"
                   "    - {model.depth: [1, 2], train.seed: 0}");
       runs.mark_read();
@@ -234,35 +196,23 @@ class SweepReader {
         entry.mark_read();
         continue;
       }
-      const Settings grid = Settings::flatten(entry, faults_);
-      refuse_two_budgets(grid);
-      Settings merged = defaults_;
-      if (grid.find("train.images")) merged.erase("train.epochs");
-      if (grid.find("train.epochs")) merged.erase("train.images");
-      expand(grid, 0, merged, entry.where());
+      expand(read_settings(entry, {"recipe"}), 0, {}, entry.where());
     }
   }
 
-  void refuse_two_budgets(const Settings& settings) {
-    const Node *images = settings.find("train.images"), *epochs = settings.find("train.epochs");
-    if (images && epochs)
-      faults_.add(epochs->where(), fmt::format("unused key {}: {} sets the budget already",
-                                               epochs->path(), images->path()));
-  }
-
-  // Fills in the keys of the grid from `at` on, each value of a list in turn.
-  void expand(const Settings& grid, size_t at, const Settings& merged, const std::string& where) {
+  // Chooses values for the keys of the grid from `at` on, each value of a list in turn.
+  void expand(const Settings& grid, size_t at, const Settings& chosen, const std::string& where) {
     if (expanded_ > kMostRuns) return;
     if (at == grid.order().size()) {
       if (++expanded_ > kMostRuns)
         faults_.add(where, fmt::format("the lists under runs make more than {} runs", kMostRuns));
       else
-        add_run(merged, where);
+        add_run(layered(chosen), where);
       return;
     }
     const std::string& key = grid.order()[at];
     const Node& node = *grid.find(key);
-    Settings next = merged;
+    Settings next = chosen;
     if (node.kind() != Node::Kind::kList) {
       next.put(key, node);
       expand(grid, at + 1, next, where);
@@ -276,13 +226,46 @@ class SweepReader {
     }
   }
 
+  // All settings of a run: the entry's before those of its depth, its recipe and the defaults.
+  Settings layered(Settings entry) {
+    Settings settings = defaults_;
+    if (const Node* name = entry.find("recipe")) {
+      const std::string word = name->as_string(faults_, "");
+      const auto found = recipes_.find(word);
+      if (found != recipes_.end()) {
+        found->second.used = true;
+        settings.put_over(found->second.settings);
+      } else if (name->kind() == Node::Kind::kScalar) {
+        std::vector<std::string> names;
+        for (const auto& [each, unused] : recipes_) names.push_back(each);
+        const auto near = base::nearest(word, names);
+        faults_.add(name->where(), fmt::format("{} is '{}', expected a name under recipes{}", name->path(),
+                                               word, near ? "; did you mean " + *near + "?" : ""));
+      }
+      entry.erase("recipe");
+    }
+    if (!by_depth_.empty()) {
+      Settings probe = settings;
+      probe.put_over(entry);
+      RunConfig config;
+      Faults ignored;  // the run itself names them
+      fill(probe, {}, [](const std::string& key) { return key == "model.depth"; }, config, ignored);
+      const auto found = by_depth_.find(config.model.depth);
+      if (found != by_depth_.end()) {
+        found->second.used = true;
+        settings.put_over(found->second.settings);
+      }
+    }
+    settings.put_over(entry);
+    return settings;
+  }
+
   void add_run(const Settings& settings, const std::string& where) {
     const size_t before = faults_.sentences().size();
     Variables variables;
     RunConfig config;
-    const auto assign = [&](const Assigner::Wanted& wanted) {
-      Assigner assigner(settings, variables, wanted, faults_);
-      config.visit(assigner);
+    const auto assign = [&](const std::function<bool(const std::string&)>& wanted) {
+      fill(settings, variables, wanted, config, faults_);
     };
     const auto assign_one = [&](const char* key) {
       assign([key](const std::string& each) { return each == key; });
@@ -302,10 +285,12 @@ class SweepReader {
         variables["heads"] = static_cast<double>(heads);
       } else if (name == "train.batch") {
         variables["batch"] = static_cast<double>(config.train.batch);
-      } else if (name == "train.images" && tokens) {
-        const double epochs = config.train.epochs * static_cast<double>(tokens->train_images);
-        variables["images"] =
-            config.train.images ? static_cast<double>(config.train.images) : std::round(epochs);
+      } else if (name == "train.flops" && tokens) {  // the last of the budgets
+        try {
+          variables["images"] = static_cast<double>(budget_images(config, *tokens));
+        } catch (const UserError&) {
+          variables["images"] = 1;  // resolve() names the fault
+        }
       }
     }
     // Without its data a run's formulas cannot be judged; the fault is already noted.
@@ -381,12 +366,14 @@ class SweepReader {
     note("schedule.end", kind != "constant");
   }
 
-  const base::Document& document_;
+  const std::vector<base::Document>& layers_;
   Purpose purpose_;
   const TokenLookup& lookup_;
   Faults faults_;
   Sweep sweep_;
   Settings defaults_;
+  std::map<std::string, Named> recipes_;
+  std::map<int64_t, Named> by_depth_;
   bool has_assumption_ = false;
   std::optional<TokenFacts> assumed_;
   std::map<std::string, std::optional<TokenFacts>> tokens_;
@@ -395,65 +382,48 @@ class SweepReader {
   int64_t expanded_ = 0;
 };
 
+std::string read_included(const std::filesystem::path& path, const std::string& where) {
+  try {
+    return base::read_file(path);
+  } catch (const UserError& error) {
+    throw UserError("{}: cannot include {}", where, error.what());
+  }
+}
+
+// The document of `text`, read from path, after those that it includes; the texts of these come back as comments.
+std::string load_layers(const std::filesystem::path& path, const std::string& text,
+                        const std::vector<std::string>& overrides, int depth,
+                        std::vector<base::Document>& layers) {
+  base::Document document = base::Document::parse(text, path.string(), overrides);
+  Faults unset;
+  document.expand_environment(unset);
+  unset.throw_if_any();
+  const Node include = document.root().child("include");
+  std::vector<Node> names;
+  if (include.kind() == Node::Kind::kList) {
+    names = include.items();
+  } else if (include.present()) {
+    names.push_back(include);
+  }
+  std::string comments;
+  for (const Node& name : names) {
+    Faults faults;
+    const std::filesystem::path base = path.parent_path() / name.as_string(faults, "");
+    faults.throw_if_any();
+    if (depth == kMostIncludes)
+      throw UserError("{}: more than {} files include one another, {} among them", name.where(),
+                      kMostIncludes, base.string());
+    const std::string included = read_included(base, name.where());
+    comments += fmt::format("# include {}\n", base.string());
+    std::istringstream lines(included);
+    for (std::string line; std::getline(lines, line);) comments += "#   " + line + "\n";
+    comments += load_layers(base, included, {}, depth + 1, layers);
+  }
+  layers.push_back(std::move(document));
+  return comments;
+}
+
 }  // namespace
-
-const std::vector<base::ConfigHelpLine>& setting_keys() {
-  static const std::vector<base::ConfigHelpLine> lines = base::help_config<RunConfig>();
-  return lines;
-}
-
-Settings Settings::flatten(const Node& node, Faults& faults) {
-  Settings settings;
-  if (node.kind() == Node::Kind::kMap) {
-    settings.add(node, "", faults);
-  } else if (node.present() && node.kind() != Node::Kind::kNull) {
-    faults.add(node.where(),
-               fmt::format("{} is not a map, expected settings of a run", node.path()));
-    node.mark_read();
-  }
-  return settings;
-}
-
-void Settings::add(const Node& node, const std::string& prefix, Faults& faults) {
-  for (const std::string& name : node.keys()) {
-    const Node child = node.child(name);
-    const std::string key = prefix + name;
-    const auto is_key = [&](const base::ConfigHelpLine& line) { return line.key == key; };
-    const auto is_section = [&](const base::ConfigHelpLine& line) {
-      return line.key.starts_with(key + ".");
-    };
-    if (std::ranges::any_of(setting_keys(), is_key)) {
-      const auto [first, is_new] = nodes_.emplace(key, child);
-      if (is_new)
-        order_.push_back(key);
-      else
-        faults.add(child.where(), fmt::format("key {} is given twice, first at {}", child.path(),
-                                              first->second.where()));
-    } else if (child.kind() == Node::Kind::kMap &&
-               std::ranges::any_of(setting_keys(), is_section)) {
-      add(child, key + ".", faults);
-    } else {
-      if (std::ranges::any_of(setting_keys(), is_section)) {
-        faults.add(child.where(), fmt::format("{} is not a map of settings", child.path()));
-      } else {
-        const auto near = nearest_setting(key);
-        faults.add(child.where(), fmt::format("unknown key {}{}", child.path(),
-                                              near ? "; did you mean " + *near + "?" : ""));
-      }
-      child.mark_read();
-    }
-  }
-}
-
-const Node* Settings::find(const std::string& key) const {
-  const auto found = nodes_.find(key);
-  return found == nodes_.end() ? nullptr : &found->second;
-}
-
-std::string Settings::where(const std::string& key, const std::string& otherwise) const {
-  const Node* node = find(key);
-  return node ? node->where() : otherwise;
-}
 
 std::optional<TokenFacts> read_token_facts(const std::filesystem::path& path) {
   std::error_code error;
@@ -461,15 +431,17 @@ std::optional<TokenFacts> read_token_facts(const std::filesystem::path& path) {
   return facts_of(records::TokenFile(path));
 }
 
-Sweep read_sweep(const base::Document& document, Purpose purpose, const TokenLookup& lookup) {
-  return SweepReader(document, purpose, lookup).read();
+Sweep read_sweep(const std::vector<base::Document>& layers, Purpose purpose, const TokenLookup& lookup) {
+  return SweepReader(layers, purpose, lookup).read();
 }
 
 Sweep load_sweep(const std::filesystem::path& path, const std::vector<std::string>& overrides,
                  Purpose purpose, const TokenLookup& lookup) {
+  std::vector<base::Document> layers;
   const std::string text = base::read_file(path);
-  Sweep sweep = read_sweep(base::Document::parse(text, path.string(), overrides), purpose, lookup);
-  sweep.text = text;
+  const std::string included = load_layers(path, text, overrides, 0, layers);
+  Sweep sweep = read_sweep(layers, purpose, lookup);
+  sweep.text = text + included;
   for (const std::string& each : overrides) sweep.text += "# --set " + each + "\n";
   return sweep;
 }

@@ -2,24 +2,33 @@
 //
 //   name: depth
 //   output: results/depth              # the sweep folder
+//   include: base.yaml                 # or a list; keys of this file go before its keys
 //   defaults:                          # any setting of a run (run_config.hpp)
 //     tokens: data/imagenet256.h5
 //     optimizer: {lr: "6e-3 / depth"}  # a formula (expression.hpp) where a number is expected
+//   recipes:                           # named settings, which an entry takes by `recipe: NAME`
+//     public: {schedule: {kind: public}}
+//   by_depth:                          # settings of the runs of one depth
+//     30: {train.batch: 1024}
 //   runs:                              # each entry is a grid: lists expand, the first key slowest
 //     - {model.depth: [1, 2, 3], train.seed: [0, 1]}
 //     - {role: data, model.depth: 1, train.images: [28000, 56000]}
+//     - {model.depth: [2, 3], train.flops: [1e15, 4e15], recipe: public}
 //   assume: {images: 1281167, ...}     # stands in for a missing token file, for --plan only
 //
 //   Sweep sweep = load_sweep("sweeps/depth.yaml", overrides, Purpose::kTrain, open_tokens);
 //   for (const SweepRun& run : sweep.runs) train(run.config, run.id);
 //
+// An entry's key goes before by_depth's, that before its recipe's, that before the defaults. A budget
+// (images, epochs, tokens or flops of `train`) replaces any budget of a lower layer. ${NAME} and
+// ${NAME:-default} in a value are the environment's.
+//
 // Formulas may use depth, width, heads, batch and images (the budget). These five are settled in
 // this order, so a formula for one of them may use only those before it.
 //
 // Errors   UserError with every fault of the file, one a line, each with file:line: unknown,
-// misspelt,
-//          unused, duplicated or mistyped keys, values out of range, shapes that make no model,
-//          token files that cannot be used, two entries that ask for the same run.
+//          misspelt, unused, duplicated or mistyped keys, values out of range, shapes that make no
+//          model, token files that cannot be used, two entries that ask for the same run.
 #pragma once
 
 #include <filesystem>
@@ -57,7 +66,8 @@ enum class Purpose { kTrain, kPlan };  // kPlan: `assume` may stand in for missi
 
 Sweep load_sweep(const std::filesystem::path& path, const std::vector<std::string>& overrides,
                  Purpose purpose, const TokenLookup& lookup = read_token_facts);
-Sweep read_sweep(const base::Document& document, Purpose purpose,
+// Included documents before the one that includes them.
+Sweep read_sweep(const std::vector<base::Document>& layers, Purpose purpose,
                  const TokenLookup& lookup = read_token_facts);
 
 // The geometry of a data set whose token file does not exist yet.
@@ -78,28 +88,5 @@ struct AssumedTokens {
     v.field("scales", scales, "sides of the token maps", positive);
   }
 };
-
-// Settings of one run by dotted key, each with the node it comes from. Fills a RunConfig.
-class Settings {
- public:
-  // Adds the scalars below `node`: nested maps and dotted keys alike. An unknown key is a fault.
-  static Settings flatten(const base::Node& node, base::Faults& faults);
-
-  const base::Node* find(const std::string& key) const;
-  void put(const std::string& key, base::Node node) {
-    nodes_.insert_or_assign(key, std::move(node));
-  }
-  void erase(const std::string& key) { nodes_.erase(key); }
-  const std::vector<std::string>& order() const noexcept { return order_; }
-  std::string where(const std::string& key, const std::string& otherwise) const;
-
- private:
-  void add(const base::Node& node, const std::string& prefix, base::Faults& faults);
-  std::map<std::string, base::Node> nodes_;
-  std::vector<std::string> order_;  // of the file
-};
-
-// Every key of RunConfig, dotted.
-const std::vector<base::ConfigHelpLine>& setting_keys();
 
 }  // namespace varscale::sweep

@@ -24,6 +24,7 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
   facts["config"] = base::dump_config(run).dump();
   facts["numerics_version"] = sweep::kNumericsVersion;
   facts["role"] = run.role;
+  facts["interpolated"] = static_cast<int64_t>(run.interpolated);
   facts["depth"] = shape.depth;
   facts["width"] = shape.width;
   facts["heads"] = shape.heads;

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/file.hpp"
+#include "sweep/settings.hpp"
 #include "tests/sweep/sweep_fixture.hpp"
 
 namespace varscale::sweep {

@@ -58,9 +58,9 @@ class Flip {
 };
 
 TEST(Identity, HashesExactlyWhatChangesTheNumbers) {
-  // Paths, roles, division of the work and logging. epochs is another way to say images.
+  // Paths, roles, division of the work and logging. Epochs, tokens and FLOPs are other ways to say images.
   const std::set<std::string> outside = {
-      "tokens",     "role",          "train.epochs", "train.micro_batch", "train.save_every_min",
+      "tokens", "role", "interpolated", "train.epochs", "train.tokens", "train.flops", "train.micro_batch", "train.save_every_min",
       "train.keep", "train.keep_at", "train.max_skipped", "train.threads", "train.device",
       "parallel.mode", "parallel.shards", "parallel.recompute", "parallel.overlap",
       "parallel.memory_gib", "parallel.deadline_s", "parallel.first_deadline_s", "eval.points",

@@ -45,7 +45,7 @@ inline std::optional<TokenFacts> stated_tokens(const std::filesystem::path& path
 
 inline Sweep sweep_of(const std::string& text, const std::vector<std::string>& overrides = {},
                       Purpose purpose = Purpose::kTrain) {
-  return read_sweep(base::Document::parse(text, "t.yaml", overrides), purpose, stated_tokens);
+  return read_sweep({base::Document::parse(text, "t.yaml", overrides)}, purpose, stated_tokens);
 }
 
 // The sentences with which a sweep is refused; empty if it is accepted.

@@ -2,6 +2,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/config.hpp"
 #include "base/config/tree.hpp"
@@ -143,6 +144,42 @@ void apply_override(const TreePtr& root, const std::string& text) {
   }
 }
 
+std::string expanded(const ConfigTree& tree, Faults& faults) {
+  std::string text;
+  size_t at = 0;
+  while (true) {
+    const size_t begin = tree.text.find("${", at);
+    text += tree.text.substr(at, begin - at);
+    if (begin == std::string::npos) return text;
+    const size_t end = tree.text.find('}', begin);
+    const std::string inside = tree.text.substr(begin + 2, end - begin - 2);
+    const size_t dash = inside.find(":-");
+    const std::string name = inside.substr(0, dash);
+    if (end == std::string::npos || name.empty()) {
+      faults.add(tree.where, fmt::format("{} is '{}', expected ${{NAME}} or ${{NAME:-default}}", tree.path, tree.text));
+      return tree.text;
+    }
+    const char* value = std::getenv(name.c_str());
+    if (value != nullptr && *value != '\0') {
+      text += value;
+    } else if (dash != std::string::npos) {
+      text += inside.substr(dash + 2);
+    } else {
+      faults.add(tree.where, fmt::format("{} names the environment variable {}, which is not set; set it, or give a "
+                                         "default as in ${{{}:-value}}",
+                                         tree.path, name, name));
+      return tree.text;
+    }
+    at = end + 1;
+  }
+}
+
+void expand_below(ConfigTree& tree, Faults& faults) {
+  if (tree.kind == Kind::kScalar) tree.text = expanded(tree, faults);
+  for (auto& [key, child] : tree.map) expand_below(*child, faults);
+  for (auto& child : tree.list) expand_below(*child, faults);
+}
+
 TreePtr from_json_value(const nlohmann::ordered_json& json, const std::string& where,
                         std::string path) {
   auto tree = std::make_shared<ConfigTree>();
@@ -182,6 +219,8 @@ Document Document::parse(const std::string& text, const std::string& name,
   document.root_ = Node(std::move(root));
   return document;
 }
+
+void Document::expand_environment(Faults& faults) const { expand_below(*root_.tree_, faults); }
 
 Document Document::from_json(const nlohmann::ordered_json& json, const std::string& name) {
   Document document;

@@ -1,0 +1,75 @@
+// The sweep files that come with the project, planned on the geometry that they assume.
+#include <cmath>
+#include <cstdlib>
+#include <set>
+
+#include "sweep/plan.hpp"
+#include "tests/sweep/sweep_fixture.hpp"
+
+namespace varscale::sweep {
+namespace {
+
+using testing::HasSubstr;
+
+Sweep ready(const std::string& name) {
+  const auto none = [](const std::filesystem::path&) { return std::optional<TokenFacts>(); };
+  return load_sweep(std::filesystem::path(std::getenv("VARSCALE_SOURCE")) / "sweeps" / name, {}, Purpose::kPlan, none);
+}
+
+const RunConfig& of_depth(const Sweep& sweep, int64_t depth) {
+  for (const SweepRun& run : sweep.runs)
+    if (run.config.model.depth == depth) return run.config;
+  throw base::UserError("no run of depth {}", depth);
+}
+
+TEST(ReadyFiles, OfSweepsArePlanned) {
+  for (const char* name : {"quickstart.yaml", "quickstart_fast.yaml", "smoke.yaml", "depth.yaml", "paper.yaml",
+                           "paper512.yaml", "isoflop.yaml"}) {
+    const Sweep sweep = ready(name);
+    EXPECT_NO_THROW(make_plan(sweep, Throughput("h200"), machine_of("h200", 64))) << name;
+    EXPECT_FALSE(sweep.runs.empty()) << name;
+  }
+}
+
+// The public commands of d16, d20, d24, d30 and d36; everything else is marked.
+TEST(ReadyFiles, OfThePaperHaveItsSettingsAndMarkWhatIsBetween) {
+  const Sweep paper = ready("paper.yaml"), paper512 = ready("paper512.yaml");
+  struct Published {
+    int64_t depth;
+    double epochs, lr, gamma, end, decay_end;
+    int64_t batch;
+  };
+  for (const Published& want : {Published{16, 200, 3e-4, 1e-3, 0.1, 0.05, 768}, Published{20, 250, 3e-4, 1e-3, 0.1, 0.05, 768},
+                                Published{24, 350, 2.4e-4, 1e-4, 0.01, 0.05, 768},
+                                Published{30, 350, 3.2e-4, 1e-5, 0.01, 0.08, 1024},
+                                Published{36, 350, 2.4e-4, 5e-6, 0.01, 0.08, 768}}) {
+    const RunConfig& run = of_depth(want.depth == 36 ? paper512 : paper, want.depth);
+    EXPECT_DOUBLE_EQ(run.train.epochs, want.epochs) << want.depth;
+    EXPECT_DOUBLE_EQ(run.optimizer.lr, want.lr) << want.depth;
+    EXPECT_DOUBLE_EQ(run.model.adaln_gamma_init, want.gamma) << want.depth;
+    EXPECT_DOUBLE_EQ(run.schedule.end, want.end) << want.depth;
+    EXPECT_DOUBLE_EQ(run.optimizer.weight_decay_end, want.decay_end) << want.depth;
+    EXPECT_EQ(run.train.batch, want.batch) << want.depth;
+    EXPECT_EQ(run.model.shared_adaln, want.depth == 36) << want.depth;
+    EXPECT_FALSE(run.interpolated) << want.depth;
+  }
+  std::set<int64_t> marked;
+  for (const SweepRun& run : paper.runs)
+    if (run.config.interpolated) marked.insert(run.config.model.depth);
+  EXPECT_EQ(marked, (std::set<int64_t>{6, 8, 10, 12, 14, 18, 22, 26, 28}));
+  const std::string table = plan_table(make_plan(paper, Throughput("h200"), machine_of("h200", 64)));
+  EXPECT_THAT(table, HasSubstr("main*"));
+  EXPECT_THAT(table, HasSubstr("*: settings between published ones"));
+}
+
+TEST(ReadyFiles, OfEqualFlopsHaveThemInEachFamily) {
+  for (const SweepRun& run : ready("isoflop.yaml").runs) {
+    const double flops = run.config.train.flops;
+    const bool is_budget = std::abs(flops / 3e18 - 1) < 1e-4 || std::abs(flops / 1e19 - 1) < 1e-4 ||
+                           std::abs(flops / 3e19 - 1) < 1e-4 || std::abs(flops / 1e20 - 1) < 1e-4;
+    EXPECT_TRUE(is_budget) << run.id << " " << flops;
+  }
+}
+
+}  // namespace
+}  // namespace varscale::sweep
