@@ -5,6 +5,7 @@
 #   ./launch/prove.sh restart            200 kills at random instants: 20 at one rank, 90 at two, 90 at three
 #   ./launch/prove.sh layout             1, 2, 3 and 4 ranks over 20 steps, bounds asked for
 #   ./launch/prove.sh layout-long        the same over 200 steps: how far roundings spread
+#   ./launch/prove.sh slurm              a batch job on two nodes of a local Slurm: limit, requeue, lost rank
 #   ./launch/prove.sh sanitizers         the tests under the address, leak and thread sanitizers
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build
 set -euo pipefail
@@ -21,9 +22,10 @@ case $name in
   restart)     command=("$python" tests/programs/restart_test.py --kills 200) ;;
   layout)      command=("$python" tests/programs/layout_test.py --ranks 2 3 4) ;;
   layout-long) command=("$python" tests/programs/layout_test.py --ranks 2 3 --steps 200) ;;
+  slurm)       command=("$python" tests/programs/slurm_test.py) ;;
   sanitizers)  command=(./launch/sanitizers.sh) needs= ;;
   *)
-    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long or sanitizers" >&2
+    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm or sanitizers" >&2
     exit 2
     ;;
 esac

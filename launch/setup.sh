@@ -2,6 +2,7 @@
 # Installs what VARscale needs to build and run. Run it as often as you like: what is there is kept.
 #
 #   ./launch/setup.sh            everything for a CPU build, the tests and the figures
+#   ./launch/setup.sh --slurm    besides, Debian's Slurm, for launch/local_slurm.sh
 #   ./launch/setup.sh --gpu      besides, the libraries that the programs of the cuda preset load (2.7 GB)
 #
 # Debian packages are installed where this user may (root, or sudo without a password); otherwise the
@@ -11,8 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-  "" | --gpu) ;;
-  *) sed -n '2,9p' "$0"; exit 2 ;;
+  "" | --slurm | --gpu) ;;
+  *) sed -n '2,10p' "$0"; exit 2 ;;
 esac
 
 packages=(
@@ -21,6 +22,7 @@ packages=(
   libhdf5-dev libopenmpi-dev openmpi-bin libceres-dev libeigen3-dev
   libvips-dev libgtest-dev libgmock-dev python3-venv
 )
+[ "${1:-}" != --slurm ] || packages+=(slurmctld slurmd slurm-client munge)
 torch_packages=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 # What the wheel of torch 2.11.0 names as its own, without the compiler triton.
 gpu_packages=(

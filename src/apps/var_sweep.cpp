@@ -45,6 +45,7 @@ struct Options {
   int64_t ranks = 0;  // 0: this launch's
   bool device_given = false;
   bool plan = false, status = false, json = false, calibrate = false, help_config = false;
+  bool retry_failed = false;
 };
 
 sweep::Throughput throughput_for(const Options& options, const sweep::Sweep& sweep,
@@ -114,6 +115,10 @@ class Launch {
           sweep_, throughput, sweep::machine_of(options_.device, world_.size()));
       ledger_.emplace(sweep::Ledger::claim(sweep_, plan));
       if (!options_.json) fmt::print(stderr, "{}\n", sweep::plan_table(plan));
+      if (!options_.retry_failed) return;
+      for (const sweep::SweepRun& run : sweep_.runs)
+        if (!left_out_.contains(run.id) && ledger_->forgive(run))
+          fmt::print(stderr, "{}: tried again, though it has failed {} times\n", run.id, sweep::kMostFailures);
     });
     bool stopped = false;
     std::set<std::string> tried = left_out_;
@@ -126,7 +131,8 @@ class Launch {
     }
     if (is_first()) print_summary(options_, sweep_, *ledger_);
     if (stopped) return ExitCode::kStopped;
-    return all_done() ? ExitCode::kDone : ExitCode::kFailure;  // a run that has failed too often
+    if (bad_input_) return ExitCode::kBadInput;
+    return all_done() ? ExitCode::kDone : ExitCode::kFailure;  // a run failed, now or too often before
   }
 
   // A few steps of each depth, kept as results/calibration-<device>.json for later plans.
@@ -231,25 +237,39 @@ class Launch {
     });
     train::TrainJob job =
         job_of(run, ledger_ ? ledger_->run_folder(run.id) : sweep_.output / "runs" / run.id);
-    Clock::time_point noted = Clock::now();
+    Clock::time_point noted = Clock::now(), since = noted;
+    int64_t first = 0;  // the first step of this launch
     if (is_first())
-      job.on_step = [&](int64_t step, double) {
-        if (Clock::now() - noted < std::chrono::seconds(5)) return;
-        ledger_->note_step(run, step);
-        noted = Clock::now();
+      job.on_step = [&](int64_t step, double loss) {
+        const Clock::time_point now = Clock::now();
+        if (first == 0) first = step, since = now;
+        if (now - noted < std::chrono::seconds(5)) return;
+        const double seconds = std::chrono::duration<double>(now - since).count();
+        const auto remaining = static_cast<double>(sweep::steps_of(run.config) - step);
+        ledger_->note_step(run, step, loss, remaining * seconds / static_cast<double>(step - first));
+        noted = now;
       };
     std::optional<train::Outcome> outcome;
+    std::string reason;
     try {
       outcome = train::train(job, tokens_of(run), world_, stop_);
     } catch (const std::exception& error) {
-      // Some ranks may still wait in a collective: the launch ends here, and the next one retries.
-      if (is_first()) ledger_->fail(run, error.what());
-      throw;
+      reason = error.what();
+      if (dynamic_cast<const comm::Agreed*>(&error) == nullptr) {
+        // The others may wait in a collective: the launch ends here, and the next one tries again.
+        if (is_first()) ledger_->fail(run, reason);
+        throw;
+      }
+      // Every rank threw it in the same place: the other runs go on.
+      bad_input_ |= dynamic_cast<const UserError*>(&error) != nullptr;
+      if (is_first()) fmt::print(stderr, "var_sweep: run {} failed: {}\n", run.id, reason);
     }
-    const bool stopped = outcome->state == train::Outcome::State::kStopped;
+    const bool stopped = outcome && outcome->state == train::Outcome::State::kStopped;
     comm::agree_on(world_, "run status", [&] {
       if (!is_first()) return;
-      if (stopped)
+      if (!outcome)
+        ledger_->fail(run, reason);
+      else if (stopped)
         ledger_->stop(run, outcome->step);
       else
         ledger_->finish(run);
@@ -262,6 +282,7 @@ class Launch {
   base::StopSignals stop_;
   sweep::Sweep sweep_;
   std::set<std::string> left_out_;       // by --only
+  bool bad_input_ = false;               // a run failed by the user's input
   std::optional<sweep::Ledger> ledger_;  // on the first rank
   std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
 };
@@ -293,6 +314,8 @@ ExitCode parse_and_run(int argc, char** argv) {
   auto* device = app.add_option("--device", options.device,
                                 "whose speed the plan takes: cpu, a100, h100, h200, b200");
   app.add_option("--ranks", options.ranks, "ranks that the plan takes")->check(CLI::PositiveNumber);
+  auto* retry = app.add_flag("--retry-failed", options.retry_failed,
+                             fmt::format("also runs that have failed {} times", sweep::kMostFailures));
   app.add_option("--only", options.only, "train this run alone");
   auto* plan = app.add_flag("--plan", options.plan, "print the plan and stop");
   auto* status = app.add_flag("--status", options.status, "print the table of runs and stop");
@@ -300,6 +323,7 @@ ExitCode parse_and_run(int argc, char** argv) {
       app.add_flag("--calibrate", options.calibrate, "measure the speed of each depth");
   plan->excludes(status)->excludes(calibrate);
   status->excludes(calibrate);
+  retry->excludes(plan)->excludes(status)->excludes(calibrate);
   app.add_flag("--json", options.json, "tables as JSON on stdout, no progress line");
   app.add_flag("--help-config", options.help_config, "every setting of a run, with its default");
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;

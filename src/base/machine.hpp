@@ -11,7 +11,7 @@ double machine_memory_bytes();
 // Of this process: what the kernel holds for it in memory now.
 int64_t resident_bytes();
 std::string host_name();
-std::string
-cpu_name();  // "AMD EPYC 9454P 48-Core Processor"; "unknown CPU" where the system does not say
+// "AMD EPYC 9454P 48-Core Processor"; "unknown CPU" where the system does not say.
+std::string cpu_name();
 
 }  // namespace varscale::base

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/clock.hpp"
@@ -13,6 +14,7 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "base/machine.hpp"
 
 namespace varscale::sweep {
 
@@ -152,6 +154,9 @@ RunStatus Ledger::status(const std::string& id) const {
     status.steps = json.at("steps").get<int64_t>();
     status.failures = json.value("failures", int64_t{0});
     status.reason = json.value("reason", "");
+    status.host = json.value("host", "");
+    if (json.contains("loss")) status.loss = json["loss"].get<double>();
+    if (json.contains("left_s")) status.left_s = json["left_s"].get<double>();
     status.updated = json.value("updated", "");
   } catch (const ordered_json::exception& error) {
     throw UserError("{}: not a status of a run ({})", path.string(), error.what());
@@ -166,6 +171,9 @@ void Ledger::write_status(const std::string& id, RunStatus status) const {
   json["steps"] = status.steps;
   json["failures"] = status.failures;
   json["reason"] = status.reason;
+  json["host"] = status.host;
+  if (status.loss) json["loss"] = *status.loss;
+  if (status.left_s) json["left_s"] = *status.left_s;
   json["updated"] = base::utc_now();
   base::write_file_atomic(run_folder(id) / "status.json", base::json_text(json, 2) + "\n");
 }
@@ -199,12 +207,16 @@ void Ledger::start(const SweepRun& run) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kRunning;
   status.steps = steps_of(run.config);
+  status.host = base::host_name();
   write_status(run.id, status);
 }
 
-void Ledger::note_step(const SweepRun& run, int64_t step) const {
+void Ledger::note_step(const SweepRun& run, int64_t step, double loss, double left_s) const {
   RunStatus status = this->status(run.id);
   status.step = step;
+  // JSON has no numbers that are not finite.
+  status.loss = std::isfinite(loss) ? std::optional(loss) : std::nullopt;
+  status.left_s = std::isfinite(left_s) ? std::optional(left_s) : std::nullopt;
   write_status(run.id, status);
 }
 
@@ -213,6 +225,7 @@ void Ledger::finish(const SweepRun& run) const {
   status.state = RunState::kDone;
   status.step = status.steps = steps_of(run.config);
   status.reason.clear();
+  status.loss = status.left_s = std::nullopt;
   write_status(run.id, status);
 }
 
@@ -229,6 +242,14 @@ void Ledger::fail(const SweepRun& run, const std::string& reason) const {
   ++status.failures;
   status.reason = reason;
   write_status(run.id, status);
+}
+
+bool Ledger::forgive(const SweepRun& run) const {
+  RunStatus status = this->status(run.id);
+  if (status.state != RunState::kFailed || status.failures < kMostFailures) return false;
+  status.failures = 0;
+  write_status(run.id, status);
+  return true;
 }
 
 std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,

@@ -38,6 +38,8 @@ struct RunStatus {
   int64_t step = 0, steps = 0;
   int64_t failures = 0;  // so often it has ended in an error
   std::string reason;    // of the last failure
+  std::string host;      // of the first rank
+  std::optional<double> loss, left_s;  // of a step while it runs: training loss, seconds to the end
   std::string updated;   // UTC; set by write_status
 };
 
@@ -64,10 +66,12 @@ class Ledger {
   // The life of one run. start() makes the folder and config.yaml, or checks that they are of this
   // run.
   void start(const SweepRun& run) const;
-  void note_step(const SweepRun& run, int64_t step) const;
+  void note_step(const SweepRun& run, int64_t step, double loss, double left_s) const;
   void finish(const SweepRun& run) const;
   void stop(const SweepRun& run, int64_t step) const;
   void fail(const SweepRun& run, const std::string& reason) const;
+  // A run that has failed too often is tried again; true where it had.
+  bool forgive(const SweepRun& run) const;
 
  private:
   explicit Ledger(std::filesystem::path folder) : folder_(std::move(folder)) {}
@@ -88,6 +92,9 @@ struct SummaryRow {
   std::optional<int64_t> depth, parameters, images, step, steps;
   std::optional<uint64_t> seed;
   std::optional<double> loss_mean, loss_tail, err_mean, err_tail;  // the last validation
+  // Of a run that is being trained, or was when its launch ended.
+  std::optional<double> training_loss, left_s;
+  std::string host, updated;
 };
 
 // Runs of the file in its order, then orphans. Losses of runs that are not being written just now.

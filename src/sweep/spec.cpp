@@ -8,11 +8,10 @@
 #include <functional>
 #include <map>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "base/error.hpp"
-#include "base/file.hpp"
+#include "sweep/include.hpp"
 #include "sweep/settings.hpp"
 
 namespace varscale::sweep {
@@ -29,8 +28,6 @@ constexpr int64_t kMostRuns = 10000;
 constexpr const char* kFirstKeys[] = {
     "model.depth",  "model.width",  "model.heads", "model.mlp_ratio", "model.shared_adaln", "model.attn_l2_norm",
     "train.batch", "train.epochs", "train.images", "train.tokens",    "train.flops"};
-
-constexpr int kMostIncludes = 10;  // one inside another
 
 // A sweep file and the files that it includes, on their way to runs.
 class SweepReader {
@@ -382,47 +379,6 @@ class SweepReader {
   int64_t expanded_ = 0;
 };
 
-std::string read_included(const std::filesystem::path& path, const std::string& where) {
-  try {
-    return base::read_file(path);
-  } catch (const UserError& error) {
-    throw UserError("{}: cannot include {}", where, error.what());
-  }
-}
-
-// The document of `text`, read from path, after those that it includes; the texts of these come back as comments.
-std::string load_layers(const std::filesystem::path& path, const std::string& text,
-                        const std::vector<std::string>& overrides, int depth,
-                        std::vector<base::Document>& layers) {
-  base::Document document = base::Document::parse(text, path.string(), overrides);
-  Faults unset;
-  document.expand_environment(unset);
-  unset.throw_if_any();
-  const Node include = document.root().child("include");
-  std::vector<Node> names;
-  if (include.kind() == Node::Kind::kList) {
-    names = include.items();
-  } else if (include.present()) {
-    names.push_back(include);
-  }
-  std::string comments;
-  for (const Node& name : names) {
-    Faults faults;
-    const std::filesystem::path base = path.parent_path() / name.as_string(faults, "");
-    faults.throw_if_any();
-    if (depth == kMostIncludes)
-      throw UserError("{}: more than {} files include one another, {} among them", name.where(),
-                      kMostIncludes, base.string());
-    const std::string included = read_included(base, name.where());
-    comments += fmt::format("# include {}\n", base.string());
-    std::istringstream lines(included);
-    for (std::string line; std::getline(lines, line);) comments += "#   " + line + "\n";
-    comments += load_layers(base, included, {}, depth + 1, layers);
-  }
-  layers.push_back(std::move(document));
-  return comments;
-}
-
 }  // namespace
 
 std::optional<TokenFacts> read_token_facts(const std::filesystem::path& path) {
@@ -437,11 +393,9 @@ Sweep read_sweep(const std::vector<base::Document>& layers, Purpose purpose, con
 
 Sweep load_sweep(const std::filesystem::path& path, const std::vector<std::string>& overrides,
                  Purpose purpose, const TokenLookup& lookup) {
-  std::vector<base::Document> layers;
-  const std::string text = base::read_file(path);
-  const std::string included = load_layers(path, text, overrides, 0, layers);
-  Sweep sweep = read_sweep(layers, purpose, lookup);
-  sweep.text = text + included;
+  const Layers layers = load_layers(path, overrides);
+  Sweep sweep = read_sweep(layers.documents, purpose, lookup);
+  sweep.text = layers.text;
   for (const std::string& each : overrides) sweep.text += "# --set " + each + "\n";
   return sweep;
 }

@@ -81,6 +81,10 @@ std::vector<SummaryRow> summarise(const Sweep& sweep, const Ledger& ledger) {
     row.role = run.config.role;
     row.state = word(status.state);
     row.reason = status.reason;
+    row.training_loss = status.loss;
+    row.left_s = status.left_s;
+    row.host = status.host;
+    row.updated = status.updated;
     row.depth = run.config.model.depth;
     row.seed = run.config.train.seed;
     row.parameters = scaling::count_parameters(shape_of(run.config, run.tokens)).total();
@@ -105,6 +109,22 @@ std::vector<SummaryRow> summarise(const Sweep& sweep, const Ledger& ledger) {
   return rows;
 }
 
+namespace {
+
+// What is worth saying of a run beside its figures.
+std::string notes_of(const SummaryRow& row) {
+  std::vector<std::string> notes;
+  if (row.state == word(RunState::kRunning)) {
+    if (row.training_loss) notes.push_back(fmt::format("training loss {:.4f}", *row.training_loss));
+    if (row.left_s) notes.push_back(base::format_duration(*row.left_s) + " left");
+    notes.push_back(fmt::format("on {}, {}", row.host, row.updated));
+  }
+  if (!row.reason.empty()) notes.push_back(row.reason);
+  return fmt::format("{}", fmt::join(notes, "; "));
+}
+
+}  // namespace
+
 std::string summary_table(const std::string& name, const std::vector<SummaryRow>& rows) {
   const auto number = [](const auto& value, const char* format = "{}") {
     return value ? fmt::format(fmt::runtime(format), *value) : std::string("-");
@@ -119,7 +139,7 @@ std::string summary_table(const std::string& name, const std::vector<SummaryRow>
                row.parameters ? base::format_count(static_cast<double>(*row.parameters)) : "-",
                number(row.images), number(row.loss_mean, "{:.4f}"), number(row.loss_tail, "{:.4f}"),
                number(row.err_mean, "{:.4f}"), number(row.err_tail, "{:.4f}"),
-               fmt::format("{}/{}", number(row.step), number(row.steps)), row.state, row.reason});
+               fmt::format("{}/{}", number(row.step), number(row.steps)), row.state, notes_of(row)});
   }
   return fmt::format("sweep {}: {} of {} runs done\n\n{}", name, done, in_file, table.text());
 }
@@ -147,6 +167,10 @@ ordered_json summary_json(const std::string& name, const std::vector<SummaryRow>
     run["loss_tail"] = value_of(row.loss_tail);
     run["err_mean"] = value_of(row.err_mean);
     run["err_tail"] = value_of(row.err_tail);
+    run["training_loss"] = value_of(row.training_loss);
+    run["left_s"] = value_of(row.left_s);
+    run["host"] = row.host;
+    run["updated"] = row.updated;
     json["runs"].push_back(run);
   }
   return json;

@@ -1,9 +1,11 @@
 #include "sweep/ledger.hpp"
 
+#include <cmath>
 #include <fstream>
 
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "base/machine.hpp"
 #include "records/run_file.hpp"
 #include "tests/sweep/sweep_fixture.hpp"
 
@@ -13,6 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 Sweep sweep_in(const fs::path& folder, const std::string& depths = "[1, 2, 3]",
                const std::string& name = "q") {
@@ -81,7 +84,7 @@ TEST(Ledger, GoesOnWithWhatIsNotDone) {
     ledger.start(sweep.runs[0]);
     ledger.finish(sweep.runs[0]);
     ledger.start(sweep.runs[1]);
-    ledger.note_step(sweep.runs[1], 5);  // and killed
+    ledger.note_step(sweep.runs[1], 5, 4.25, 90);  // and killed
   }
   const Ledger ledger = claim(sweep);
   EXPECT_EQ(next_run(sweep, ledger, {}), std::optional<size_t>(1));
@@ -104,6 +107,29 @@ TEST(Ledger, TriesAFailedRunThreeTimes) {
   }
   EXPECT_EQ(next_run(sweep, ledger, {}), std::nullopt);
   EXPECT_EQ(ledger.status(sweep.runs[0].id).reason, "the loss is not finite");
+  // Until it is asked for.
+  EXPECT_TRUE(ledger.forgive(sweep.runs[0]));
+  EXPECT_FALSE(ledger.forgive(sweep.runs[0]));
+  EXPECT_EQ(next_run(sweep, ledger, {}), std::optional<size_t>(0));
+  EXPECT_EQ(ledger.status(sweep.runs[0].id).reason, "the loss is not finite");
+}
+
+TEST(Ledger, ShowsHowFarARunInTrainingIs) {
+  const TemporaryFolder folder;
+  const Sweep sweep = sweep_in(folder.path(), "[1]");
+  const Ledger ledger = claim(sweep);
+  ledger.start(sweep.runs[0]);
+  ledger.note_step(sweep.runs[0], 5, 4.25, 90);
+  const std::string table = summary_table("q", summarise(sweep, ledger));
+  EXPECT_THAT(table, HasSubstr("training loss 4.2500; 1 min 30 s left; on " + base::host_name()));
+  const auto json = summary_json("q", summarise(sweep, ledger));
+  EXPECT_EQ(json["runs"][0]["training_loss"], 4.25);
+  EXPECT_EQ(json["runs"][0]["left_s"], 90);
+  // What is not a number is not written: the file stays JSON.
+  ledger.note_step(sweep.runs[0], 6, std::nan(""), 1 / 0.0);
+  EXPECT_THAT(summary_table("q", summarise(sweep, ledger)), Not(HasSubstr("training loss")));
+  ledger.finish(sweep.runs[0]);
+  EXPECT_THAT(summary_table("q", summarise(sweep, ledger)), Not(HasSubstr(" left")));
 }
 
 TEST(Ledger, KeepsWhatWasPlannedAndTheUsersFile) {
