@@ -88,7 +88,11 @@ void export_runs(const SweepRuns& sweep, const std::filesystem::path& folder) {
   }
 }
 
-// The law and the prediction; the registered one where there is one that has been answered.
+// A law of three constants through the sizes below the deepest is tested by what they are more than three.
+constexpr size_t kSizesForAClaim = 5;
+
+// The law and the prediction; the registered one where there is one that has been answered. With fewer sizes
+// than a claim takes, none.
 std::string whole_sentence(const SweepRuns& sweep, const Analysis& analysis,
                            const std::optional<Comparison>& comparison) {
   std::string sentence = headline(analysis, sweep);
@@ -96,7 +100,8 @@ std::string whole_sentence(const SweepRuns& sweep, const Analysis& analysis,
     const RegisteredMetric& m = comparison->registration.metrics.at("loss_mean");
     sentence += "; " + gain_words(comparison->registration.depth, m.gain, m.gain_interval,
                                   comparison->verdicts.at("loss_mean").observed_gain);
-  } else if (const Held* held = analysis.find_held("total", Metric::kLossMean, "free")) {
+  } else if (const Held* held = analysis.find_held("total", Metric::kLossMean, "free");
+             held && depths(sweep.main_runs()).size() >= kSizesForAClaim) {
     const fit::Prediction& p = held->result.prediction;
     sentence +=
         "; " + gain_words(held->depth, p.gain, p.gain_interval, held->result.verdict.observed_gain);

@@ -88,6 +88,14 @@ TEST_F(VarFit, EndsWithTheLawInOneSentence) {
   EXPECT_THAT(sentence, HasSubstr("over d1-d5; d5's gain predicted"));
 }
 
+TEST_F(VarFit, ClaimsNoPredictionFromThreeSizes) {
+  SyntheticSweep::quickstart(4).write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const std::string sentence = json().at("sentence");
+  EXPECT_THAT(sentence, HasSubstr("over d1-d4."));
+  EXPECT_THAT(sentence, testing::Not(HasSubstr("predicted")));
+}
+
 TEST_F(VarFit, WritesEveryTableAndASelfContainedPage) {
   SyntheticSweep::quickstart().write(folder_);
   std::ofstream(folder_ / "samples.png") << "picture";
