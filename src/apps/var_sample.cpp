@@ -134,9 +134,8 @@ int64_t class_of(const std::string& word, const records::TokenFileInfo& info) {
   }
   const auto found = std::ranges::find(info.class_names, word);
   if (found != info.class_names.end()) return found - info.class_names.begin();
-  const auto near = base::nearest(word, info.class_names);
   throw UserError("--classes: no class is named {}{}", word,
-                  near ? fmt::format("; did you mean {}?", *near) : "");
+                  base::did_you_mean(word, info.class_names));
 }
 
 std::vector<int64_t> classes_of(const std::string& list, const records::TokenFileInfo& info) {

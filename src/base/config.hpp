@@ -93,7 +93,7 @@ class Document {
                         const std::vector<std::string>& overrides = {});
   // Replaces ${NAME} and ${NAME:-default} in scalar values by environment variables. Faults: a variable that is not
   // set and has no default, an open ${.
-  void expand_environment(Faults& faults) const;
+  void expand_environment(Faults& faults);
   Node root() const { return root_; }
   const std::string& name() const noexcept { return name_; }
 
@@ -108,6 +108,8 @@ class Document {
 // The nearest of `candidates` by edit distance, or nothing if none is near.
 std::optional<std::string> nearest(std::string_view word,
                                    const std::vector<std::string>& candidates);
+// The end of a sentence about an unknown word: "; did you mean NEAREST?", or nothing.
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
 
 template <class T>
 struct Range {

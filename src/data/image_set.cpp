@@ -74,9 +74,8 @@ int64_t read_label(std::string_view word, const std::vector<std::string>& classe
     throw UserError("{}: label {} is out of range, expected 0 to {}", where, label,
                     classes.size() - 1);
   }
-  const auto near = base::nearest(word, classes);
   throw UserError("{}: \"{}\" is neither a class number nor a class of the training set{}", where,
-                  word, near ? "; did you mean " + *near + "?" : "");
+                  word, base::did_you_mean(word, classes));
 }
 
 struct LabelLine {

@@ -125,8 +125,9 @@ class Linear : public torch::autograd::Function<Linear> {
 // Where oneDNN's float32 product pays: many rows on the CPU.
 bool onednn_pays(const Tensor& x, const Tensor& weight, at::ScalarType compute) {
   constexpr int64_t kRows = 64;
-  return compute == at::kFloat && x.is_cpu() && at::hasMKLDNN() && x.is_contiguous() &&
-         weight.is_contiguous() && x.numel() >= kRows * x.size(-1);
+  return compute == at::kFloat && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+         x.is_cpu() && at::hasMKLDNN() && x.is_contiguous() && weight.is_contiguous() &&
+         x.numel() >= kRows * x.size(-1);
 }
 
 }  // namespace
@@ -154,7 +155,7 @@ Tensor scaled_unit_norm(const Tensor& x_BHLD, const Tensor& scale_1H11, at::Scal
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::ScalarType compute) {
-  if (onednn_pays(x, weight, compute) && x.scalar_type() == at::kFloat) {
+  if (onednn_pays(x, weight, compute)) {
     std::vector<int64_t> sizes = x.sizes().vec();
     sizes.back() = weight.size(0);
     // Functions take no undefined tensors: an empty one stands for no bias.

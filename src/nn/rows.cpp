@@ -129,7 +129,7 @@ VARSCALE_SIMD void combine(const float* x, float a, const float* y, float b, flo
   for (int64_t i = 0; i < n; ++i) out[i] = a * x[i] + b * y[i];
 }
 
-// tanh(u) where t = exp(-2 |u|) is at hand, and gelu's inner function u(x) (Hendrycks, the tanh form).
+// GELU in its tanh form is x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3).
 constexpr float kGeluFactor = 0.7978845608F;  // sqrt(2 / pi)
 constexpr float kGeluCubic = 0.044715F;
 

@@ -70,14 +70,14 @@ int64_t budget_images(const RunConfig& run, const TokenFacts& tokens) {
 scaling::VarShape shape_of(const RunConfig& run, const TokenFacts& tokens) {
   scaling::VarShape shape;
   shape.depth = run.model.depth;
-  shape.width = run.model.width ? run.model.width : 64 * run.model.depth;
-  shape.heads = run.model.heads ? run.model.heads : run.model.depth;
+  shape.width = run.model.width_or_rule();
+  shape.heads = run.model.heads_or_rule();
   shape.mlp_ratio = run.model.mlp_ratio;
   shape.classes = tokens.classes;
   shape.tokens = tokens.space;
   shape.shared_adaln = run.model.shared_adaln;
   shape.attn_l2_norm = run.model.attn_l2_norm;
-  shape.drop_path = run.model.drop_path < 0 ? 0.1 * static_cast<double>(run.model.depth) / 24 : run.model.drop_path;
+  shape.drop_path = run.model.drop_path_or_rule();
   shape.check();
   return shape;
 }

@@ -28,6 +28,10 @@ struct ModelConfig {
   double adaln_gamma_init = 1e-5;  // the public code's alng
   double init_std = -1;          // -1: sqrt(1 / (3 width))
 
+  int64_t width_or_rule() const { return width ? width : 64 * depth; }
+  int64_t heads_or_rule() const { return heads ? heads : depth; }
+  double drop_path_or_rule() const { return drop_path < 0 ? 0.1 * static_cast<double>(depth) / 24 : drop_path; }
+
   template <class Visitor>
   void visit(Visitor& v) {
     v.field("depth", depth, "number of blocks; everything else follows from it", Range<int64_t>::between(1, 1000));

@@ -66,10 +66,9 @@ class Assigner {
       value = read;
       return;
     }
-    const auto near = base::nearest(read, names.names);
     faults_.add(node->where(), fmt::format("{} is '{}', expected one of {}{}", node->path(), read,
                                            fmt::join(names.names, ", "),
-                                           near ? "; did you mean " + *near + "?" : ""));
+                                           base::did_you_mean(read, names.names)));
   }
   template <class Struct>
   void section(const char* key, Struct& value, const char*) {

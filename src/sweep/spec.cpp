@@ -235,9 +235,8 @@ class SweepReader {
       } else if (name->kind() == Node::Kind::kScalar) {
         std::vector<std::string> names;
         for (const auto& [each, unused] : recipes_) names.push_back(each);
-        const auto near = base::nearest(word, names);
         faults_.add(name->where(), fmt::format("{} is '{}', expected a name under recipes{}", name->path(),
-                                               word, near ? "; did you mean " + *near + "?" : ""));
+                                               word, base::did_you_mean(word, names)));
       }
       entry.erase("recipe");
     }
@@ -275,11 +274,9 @@ class SweepReader {
       if (name == "model.depth") {
         variables["depth"] = static_cast<double>(config.model.depth);
       } else if (name == "model.width") {
-        const int64_t width = config.model.width ? config.model.width : 64 * config.model.depth;
-        variables["width"] = static_cast<double>(width);
+        variables["width"] = static_cast<double>(config.model.width_or_rule());
       } else if (name == "model.heads") {
-        const int64_t heads = config.model.heads ? config.model.heads : config.model.depth;
-        variables["heads"] = static_cast<double>(heads);
+        variables["heads"] = static_cast<double>(config.model.heads_or_rule());
       } else if (name == "train.batch") {
         variables["batch"] = static_cast<double>(config.train.batch);
       } else if (name == "train.flops" && tokens) {  // the last of the budgets

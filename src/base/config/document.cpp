@@ -220,7 +220,7 @@ Document Document::parse(const std::string& text, const std::string& name,
   return document;
 }
 
-void Document::expand_environment(Faults& faults) const { expand_below(*root_.tree_, faults); }
+void Document::expand_environment(Faults& faults) { expand_below(*root_.tree_, faults); }
 
 Document Document::from_json(const nlohmann::ordered_json& json, const std::string& name) {
   Document document;

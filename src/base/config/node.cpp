@@ -239,4 +239,9 @@ std::optional<std::string> nearest(std::string_view word,
   return best;
 }
 
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {
+  const auto near = nearest(word, candidates);
+  return near ? "; did you mean " + *near + "?" : "";
+}
+
 }  // namespace varscale::base

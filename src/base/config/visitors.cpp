@@ -97,10 +97,9 @@ void ConfigReader::field(const char* key, std::string& value, const char*, const
     value = read;
     return;
   }
-  const auto near = nearest(read, names.names);
   faults_.add(node.where(),
               fmt::format("{} is '{}', expected one of {}{}", node.path(), read,
-                          join_names(names.names), near ? "; did you mean " + *near + "?" : ""));
+                          join_names(names.names), did_you_mean(read, names.names)));
 }
 
 void ConfigReader::field(const char* key, std::vector<int64_t>& value, const char*,
