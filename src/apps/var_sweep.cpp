@@ -237,6 +237,8 @@ class Launch {
     });
     train::TrainJob job =
         job_of(run, ledger_ ? ledger_->run_folder(run.id) : sweep_.output / "runs" / run.id);
+    if (const auto& from = run.branch)
+      job.origin = train::Origin{job.folder.parent_path() / from->trunk, from->trunk, from->trunk_hash, from->step};
     Clock::time_point noted = Clock::now(), since = noted;
     int64_t first = 0;  // the first step of this launch
     if (is_first())

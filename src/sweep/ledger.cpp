@@ -15,6 +15,7 @@
 #include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/machine.hpp"
+#include "sweep/branches.hpp"
 
 namespace varscale::sweep {
 
@@ -260,6 +261,7 @@ std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
     const RunStatus status = ledger.status(id);
     if (status.state == RunState::kDone) continue;
     if (status.state == RunState::kFailed && status.failures >= kMostFailures) continue;
+    if (!waiting_words(sweep.runs[i], ledger).empty()) continue;
     return i;
   }
   return std::nullopt;

@@ -79,7 +79,8 @@ class Ledger {
   int lock_ = -1;
 };
 
-// The first run of the file that is not done, not in `tried` and has not failed too often.
+// The first run of the file that is not done, not in `tried`, has not failed too often and need not wait for
+// its trunk.
 std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
                                const std::set<std::string>& tried);
 
