@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -19,12 +21,15 @@
 #include "base/error.hpp"
 #include "base/signals.hpp"
 #include "comm/communicator.hpp"
+#include "coordinate/coordinator.hpp"
+#include "coordinate/worker.hpp"
 #include "records/token_file.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/settings.hpp"
 #include "sweep/spec.hpp"
 #include "sweep/throughput.hpp"
+#include "sweep/widths.hpp"
 #include "train/trainer.hpp"
 
 namespace varscale {
@@ -47,6 +52,7 @@ struct Options {
   bool device_given = false;
   bool plan = false, status = false, json = false, calibrate = false, help_config = false;
   bool retry_failed = false;
+  double time_limit_min = 0;  // 0: the batch job's
   double claim_expiry_s = 120;
 };
 
@@ -122,21 +128,15 @@ class Launch {
         if (!left_out_.contains(run.id) && ledger_->forgive(run))
           fmt::print(stderr, "{}: tried again, though it has failed {} times\n", run.id, sweep::kMostFailures);
     });
-    bool stopped = false;
-    std::set<std::string> tried = left_out_;
-    while (!stopped) {
-      const int64_t index = next(tried);
-      if (index < 0) break;
-      const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(index)];
-      tried.insert(run.id);
-      const RunEnd end = train_run(run);
-      stopped = end == RunEnd::kStopped;
-      if (end == RunEnd::kLost) tried.erase(run.id);  // to be had again if the other job ends
-    }
+    std::optional<coordinate::Coordinator> coordinator;
+    if (is_first())
+      coordinator.emplace(sweep_, *ledger_, world_.post(), world_.size(), coordinator_options());
+    const ExitCode code = coordinate::Worker(sweep_, world_, stop_, options_.json).work();
+    comm::agree_on(world_, "sweep", [&] {
+      if (coordinator) coordinator->finish();
+    });
     if (is_first()) print_summary(options_, sweep_, *ledger_);
-    if (stopped) return ExitCode::kStopped;
-    if (bad_input_) return ExitCode::kBadInput;
-    return end_of_launch();
+    return code;
   }
 
   // A few steps of each depth, kept as results/calibration-<device>.json for later plans.
@@ -196,49 +196,28 @@ class Launch {
     if (!found) throw UserError("--only {}: no such run; the sweep has {}", id, known);
   }
 
-  // Done; or a run has failed, now or too often before; or other jobs have what is not done.
-  ExitCode end_of_launch() {
-    ExitCode code = ExitCode::kDone;
-    comm::agree_on(world_, "states of the runs", [&] {
-      if (!is_first()) return;
-      std::set<std::string> held = left_out_;
-      for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, *ledger_, left_out_)) {
-        held.insert(run.id);
-        code = ExitCode::kStopped;
-        fmt::print(stderr, "var_sweep: run {} is left to {}; start again to go on when that ends\n", run.id,
-                   run.holder.job.words());
-      }
-      for (const sweep::SweepRun& run : sweep_.runs)
-        if (!held.contains(run.id) && ledger_->status(run.id).state != sweep::RunState::kDone)
-          code = ExitCode::kFailure;
-    });
-    const std::string word = std::to_string(static_cast<int>(code));
-    return static_cast<ExitCode>(std::stoi(world_.broadcast_bytes(word, 0, "states of the runs")));
+  coordinate::CoordinatorOptions coordinator_options() const {
+    const auto throughput = throughput_for(options_, sweep_, *ledger_);
+    const scaling::Machine machine = sweep::machine_of(options_.device, world_.size());
+    coordinate::CoordinatorOptions options{
+        .placement = {.node_ranks = machine.node_ranks, .whole = sweep_.whole || world_.size() == 1},
+        .speeds = {},
+        .left_out = left_out_,
+        .time_limit_s = time_limit_s(),
+        .quiet = options_.json};
+    // On a CPU a save and a start take seconds.
+    if (!machine.on_gpu) options.placement.change_s = 5;
+    for (const sweep::SweepRun& run : sweep_.runs) options.speeds.push_back(sweep::speeds_of(run, throughput, machine));
+    return options;
   }
 
-  // The number of the next run on every rank, claimed for this launch; -1: none is left.
-  int64_t next(const std::set<std::string>& tried) {
-    for (;;) {
-      std::string word = "-1";
-      comm::agree_on(world_, "next run", [&] {
-        if (!is_first()) return;
-        if (const std::string failure = ledger_->take_job_failure(); !failure.empty())
-          fmt::print(stderr, "var_sweep: {}; other jobs may take this one for dead\n", failure);
-        while (const auto index = sweep::next_run(sweep_, *ledger_, tried)) {
-          if (auto claim = ledger_->take(sweep_.runs[*index])) {
-            claim_.emplace(std::move(*claim));
-            word = std::to_string(*index);
-            return;
-          }
-        }
-        // Jobs that have died without a trace look for a while like those that train.
-        for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, *ledger_, tried))
-          if (run.holder.life == sweep::Life::kUnknown && !stop_.requested()) word = "wait";
-        if (word == "wait") std::this_thread::sleep_for(std::chrono::milliseconds(200));
-      });
-      word = world_.broadcast_bytes(word, 0, "next run");
-      if (word != "wait") return std::stoll(word);
-    }
+  // --time-limit, or what the batch job has left.
+  std::optional<double> time_limit_s() const {
+    if (options_.time_limit_min > 0) return 60 * options_.time_limit_min;
+    const char* end = std::getenv("SLURM_JOB_END_TIME");
+    if (end == nullptr) return std::nullopt;
+    const double left = std::atof(end) - static_cast<double>(std::time(nullptr));
+    return left > 0 ? std::optional(left) : std::nullopt;
   }
 
   const records::TokenFile& tokens_of(const sweep::SweepRun& run) {
@@ -257,95 +236,12 @@ class Launch {
     return job;
   }
 
-  enum class RunEnd { kDone, kFailed, kStopped, kLost };
-
-  // Trains the run that claim_ is of. kLost: another job has it now, and its status is not ours to write.
-  RunEnd train_run(const sweep::SweepRun& run) {
-    using Clock = std::chrono::steady_clock;
-    const auto attempt = sweep::Attempt::parse(
-        world_.broadcast_bytes(is_first() ? claim_->attempt().text() : "", 0, "claim"));
-    bool lost = false;  // as the first rank sees it
-    // Of the first rank: writes to the run's folder, and knows why if that fails.
-    const auto unless_lost = [&](const auto& write) {
-      try {
-        attempt.require_held();
-        write();
-      } catch (const std::exception&) {
-        lost = lost || !attempt.held();
-        if (!lost) throw;
-      }
-    };
-    comm::agree_on(world_, "run folder", [&] {
-      if (is_first()) ledger_->start(run, attempt);
-    });
-    train::TrainJob job = job_of(run, attempt.folder);
-    if (const auto& from = run.branch)
-      job.origin = train::Origin{attempt.run.parent_path() / from->trunk, from->trunk, from->trunk_hash, from->step};
-    Clock::time_point noted = Clock::now(), since = noted;
-    int64_t first = 0;  // the first step of this launch
-    if (is_first()) {
-      job.before_publish = [&] { attempt.require_held(); };
-      job.give_up = [&] { return lost; };
-      job.on_step = [&](int64_t step, double loss) {
-        const Clock::time_point now = Clock::now();
-        if (first == 0) first = step, since = now;
-        if (now - noted < std::chrono::seconds(5)) return;
-        const double seconds = std::chrono::duration<double>(now - since).count();
-        const auto remaining = static_cast<double>(sweep::steps_of(run.config) - step);
-        unless_lost([&] {
-          ledger_->note_step(run, attempt, step, loss, remaining * seconds / static_cast<double>(step - first));
-        });
-        noted = now;
-      };
-    }
-    std::optional<train::Outcome> outcome;
-    std::string reason;
-    bool users_fault = false;
-    try {
-      outcome = train::train(job, tokens_of(run), world_, stop_);
-    } catch (const std::exception& error) {
-      reason = attempt.plain(error.what());
-      users_fault = dynamic_cast<const UserError*>(&error) != nullptr;
-      if (dynamic_cast<const comm::Agreed*>(&error) == nullptr) {
-        // The others may wait in a collective: the launch ends here, and the next one tries again.
-        if (is_first()) unless_lost([&] { ledger_->fail(run, attempt, reason); });
-        throw;
-      }
-      // Every rank threw it in the same place: the other runs go on.
-    }
-    RunEnd end = !outcome                                                ? RunEnd::kFailed
-                 : outcome->state == train::Outcome::State::kStopped ? RunEnd::kStopped
-                                                                         : RunEnd::kDone;
-    comm::agree_on(world_, "run status", [&] {
-      if (!is_first()) return;
-      unless_lost([&] {
-        if (end == RunEnd::kFailed)
-          ledger_->fail(run, attempt, reason);
-        else if (end == RunEnd::kStopped)
-          ledger_->stop(run, attempt, outcome->step);
-        else
-          ledger_->finish(run, attempt);
-      });
-      if (lost)
-        fmt::print(stderr, "var_sweep: run {} was taken over by another job, which goes on from its last checkpoint\n",
-                   run.id);
-      else if (end == RunEnd::kFailed)
-        fmt::print(stderr, "var_sweep: run {} failed: {}\n", run.id, reason);
-      claim_.reset();
-    });
-    if (world_.broadcast_bytes(lost ? "lost" : "", 0, "run status") == "lost") end = RunEnd::kLost;
-    bad_input_ |= users_fault && end == RunEnd::kFailed;
-    return end;
-  }
-
   const Options& options_;
   comm::Communicator& world_;
   base::StopSignals stop_;
   sweep::Sweep sweep_;
   std::set<std::string> left_out_;       // by --only
-  bool bad_input_ = false;               // a run failed by the user's input
   std::optional<sweep::Ledger> ledger_;  // on the first rank
-  std::optional<sweep::Claim> claim_;    // of the run in training, on the first rank
   std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
 };
 
@@ -382,6 +278,9 @@ ExitCode parse_and_run(int argc, char** argv) {
                                 "seconds without a sign of life after which another job's runs are taken over")
                      ->check(CLI::Range(1.0, 1e6))
                      ->capture_default_str();
+  auto* limit = app.add_option("--time-limit", options.time_limit_min,
+                               "minutes after which every run saves and stops (exit code 75); in a Slurm job its own")
+                    ->check(CLI::PositiveNumber);
   app.add_option("--only", options.only, "train this run alone");
   auto* plan = app.add_flag("--plan", options.plan, "print the plan and stop");
   auto* status = app.add_flag("--status", options.status, "print the table of runs and stop");
@@ -389,7 +288,7 @@ ExitCode parse_and_run(int argc, char** argv) {
       app.add_flag("--calibrate", options.calibrate, "measure the speed of each depth");
   plan->excludes(status)->excludes(calibrate);
   status->excludes(calibrate);
-  for (auto* of_training : {retry, expiry})
+  for (auto* of_training : {retry, expiry, limit})
     of_training->excludes(plan)->excludes(status)->excludes(calibrate);
   app.add_flag("--json", options.json, "tables as JSON on stdout, no progress line");
   app.add_flag("--help-config", options.help_config, "every setting of a run, with its default");

@@ -1,5 +1,6 @@
 #include "nn/device.hpp"
 
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CPUAllocator.h>
@@ -103,6 +104,14 @@ void repeatable_cuda() {
 
 void synchronise(at::Device device) {
   if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index());
+}
+
+bool device_works(at::Device device) noexcept {
+  try {
+    return at::full({1}, 3.0F, at::TensorOptions(device)).mul(2).item<float>() == 6.0F;
+  } catch (...) {
+    return false;
+  }
 }
 
 }  // namespace varscale::nn

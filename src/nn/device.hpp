@@ -32,6 +32,9 @@ void repeatable_cuda();
 // Waits until the device has done all it was given; nothing on the CPU.
 void synchronise(at::Device device);
 
+// Whether a small product still comes out right: after some errors a device answers nothing any more in this process.
+bool device_works(at::Device device) noexcept;
+
 // device_gpu.cpp, device_absent.cpp.
 std::string gpu_name(c10::DeviceIndex index);
 

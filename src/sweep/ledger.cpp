@@ -257,16 +257,8 @@ bool Ledger::forgive(const SweepRun& run) const {
   return true;
 }
 
-std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
-                               const std::set<std::string>& tried) {
-  for (size_t i = 0; i < sweep.runs.size(); ++i) {
-    const std::string& id = sweep.runs[i].id;
-    if (tried.contains(id) || !is_open(ledger.status(id))) continue;
-    if (ledger.holder(id)) continue;
-    if (!waiting_words(sweep.runs[i], ledger).empty()) continue;
-    return i;
-  }
-  return std::nullopt;
+bool may_start(const SweepRun& run, const Ledger& ledger) {
+  return is_open(ledger.status(run.id)) && !ledger.holder(run.id) && waiting_words(run, ledger).empty();
 }
 
 std::vector<HeldRun> held_elsewhere(const Sweep& sweep, const Ledger& ledger,

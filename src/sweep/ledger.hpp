@@ -1,7 +1,7 @@
 // The folder of a sweep: what was planned, what has run, what is left.
 //
 //   Ledger ledger = Ledger::open(sweep, plan);             // the first rank alone
-//   while (const auto next = next_run(sweep, ledger, tried)) {
+//   if (may_start(run, ledger)) {
 //     const auto claim = ledger.take(run);                 // nothing: another job was faster
 //     ledger.start(run, claim->attempt());
 //     ...
@@ -91,10 +91,8 @@ class Ledger {
   std::unique_ptr<Claims> claims_;  // of an open one
 };
 
-// The first run of the file that is not done, not in `tried`, has not failed too often, that no living job has and
-// that need not wait for its trunk.
-std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
-                               const std::set<std::string>& tried);
+// Not done, not failed too often, held by no living job, and not waiting for its trunk.
+bool may_start(const SweepRun& run, const Ledger& ledger);
 
 // A run that another job has.
 struct HeldRun {

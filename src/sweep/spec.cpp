@@ -161,6 +161,11 @@ class SweepReader {
     sweep_.output = output.as_string(faults_, "results/" + sweep_.name);
     if (output.present() && sweep_.output.empty())
       faults_.add(output.where(), "output is empty; expected the folder of the sweep");
+    const Node placement = last_of("placement");
+    const std::string word = placement.as_string(faults_, "packed");
+    if (word != "packed" && word != "whole")
+      faults_.add(placement.where(), fmt::format("placement is '{}', expected packed or whole", word));
+    sweep_.whole = word == "whole";
   }
 
   void read_assumption(const Node& node) {

@@ -2,6 +2,7 @@
 //
 //   name: depth
 //   output: results/depth              # the sweep folder
+//   placement: packed                  # several runs at once; whole: each on all ranks, one after another
 //   include: base.yaml                 # or a list; keys of this file go before its keys
 //   defaults:                          # any setting of a run (run_config.hpp)
 //     tokens: data/imagenet256.h5
@@ -63,6 +64,7 @@ struct SweepRun {
 struct Sweep {
   std::string name;
   std::filesystem::path output;
+  bool whole = false;          // placement: each run on all ranks, one after another
   std::string text;            // the file as it stood, with the overrides as comments
   std::vector<SweepRun> runs;  // in the order of the file
 };

@@ -62,9 +62,9 @@ Hardware hardware_of(comm::Communicator& world, at::Device device, const std::st
 }
 
 scaling::Machine machine_of(comm::Communicator& world, at::Device device,
-                            const Hardware& hardware) {
+                            const Hardware& hardware, int64_t host_ranks) {
   const std::vector<std::string>& hosts = hardware.hosts;
-  const auto here = std::count(hosts.begin(), hosts.end(), hosts.at(world.rank()));
+  const int64_t here = host_ranks > 0 ? host_ranks : std::count(hosts.begin(), hosts.end(), hosts.at(world.rank()));
   scaling::Machine machine{.ranks = world.size(), .node_ranks = world.size()};
   // Groups of neighbouring ranks are nodes only where every node has as many, one after the other.
   const auto next = std::find_if(hosts.begin(), hosts.end(),

@@ -47,8 +47,10 @@ struct Hardware {
 Hardware hardware_of(comm::Communicator& world, at::Device device, const std::string& precision);
 
 // What a mode of parallel training has to fit: the ranks, those of a node, the memory of a rank (the
-// device's, or an equal share of a node's). The same on all ranks; collective.
-scaling::Machine machine_of(comm::Communicator& world, at::Device device, const Hardware& hardware);
+// device's, or an equal share of a node's, which host_ranks share; 0: those of this group). The same on all ranks;
+// collective.
+scaling::Machine machine_of(comm::Communicator& world, at::Device device, const Hardware& hardware,
+                            int64_t host_ranks);
 
 // Fills in the columns that come from times. flops and tokens: of one step.
 void add_rates(records::StepRow& row, const GroupStep& group, const Hardware& hardware,

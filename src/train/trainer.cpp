@@ -117,7 +117,8 @@ class Trainer {
       if (!job_.quiet && (world_.size() > 1 || layout_.mode != "replicated"))
         progress_->say(layout_.why);
     }
-    last_save_ = Clock::now();
+    last_save_ = began_ = Clock::now();
+    first_step_ = step_;
     GroupStep group = exchange(world_, news());
     while (step_ < schedule_.steps()) {
       if (saver_.in_flight() && !group.writing) saver_.publish();
@@ -213,13 +214,23 @@ class Trainer {
     parallel_->weights_changed();
   }
 
+  // train.save_every_min, or 2 % of what the whole run takes if that is shorter; but a short run does not spend its
+  // time with saving.
+  double save_interval_s() const {
+    constexpr double kShare = 0.02, kLeast_s = 10, kOverSave = 20;
+    const double asked = 60 * run_.train.save_every_min;
+    if (step_ == first_step_) return asked;
+    const double run_s = seconds_since(began_) / static_cast<double>(step_ - first_step_) * static_cast<double>(schedule_.steps());
+    return std::min(asked, std::max({kShare * run_s, kLeast_s, kOverSave * save_s_}));
+  }
+
   // Any rank's wish to stop stops all after the same step; the first rank's clock decides about
   // saving; a checkpoint is published when no rank still writes.
   RankStep news() const {
     const bool stop_here = job_.stop_after > 0 && step_ >= job_.stop_after;
-    const bool given_up = world_.rank() == 0 && job_.give_up && job_.give_up();
-    return {.stop = stop_.requested() || stop_here || given_up,
-            .save_due = seconds_since(last_save_) > 60 * run_.train.save_every_min,
+    const Wish wish = world_.rank() == 0 && job_.wish ? job_.wish() : Wish{};
+    return {.stop = stop_.requested() || stop_here || wish.stop,
+            .save_due = wish.save || seconds_since(last_save_) > save_interval_s(),
             .writing = saver_.busy(),
             .memory_bytes = nn::peak_bytes(device_)};
   }
@@ -413,20 +424,29 @@ class Trainer {
   void begin_save() {
     const LongDeadline deadline(world_, run_.parallel);
     settle(0);
+    const Clock::time_point begin = Clock::now();
     if (saver_.in_flight()) saver_.publish();
     if (layout_.async_save)
       saver_.begin(state());
     else
       saver_.save(state());
-    last_save_ = Clock::now();
+    note_save(begin);
   }
 
   // The state as it is now, and nothing left under way.
   void save() {
     const LongDeadline deadline(world_, run_.parallel);
     settle(0);
+    const Clock::time_point begin = Clock::now();
     if (saver_.in_flight()) saver_.publish();
     saver_.save(state());
+    note_save(begin);
+  }
+
+  void note_save(Clock::time_point begin) {
+    last_save_ = Clock::now();
+    save_s_ = std::max(save_s_, seconds_since(begin));
+    if (world_.rank() == 0 && job_.on_save) job_.on_save(save_s_);
   }
 
   const TrainJob& job_;
@@ -454,7 +474,9 @@ class Trainer {
   std::optional<records::RunFile> rows_;  // on the first rank
   std::optional<base::Progress> progress_;    // on the first rank
   std::deque<Launched> launched_;
-  Clock::time_point last_save_;
+  Clock::time_point last_save_, began_;
+  double save_s_ = 0;  // the longest that training waited for a checkpoint
+  int64_t first_step_ = 0;
   int64_t step_ = 0, segment_ = 0, skipped_in_a_row_ = 0;
 };
 
@@ -474,7 +496,7 @@ Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Commu
   const at::Device device = device_of(job.run);
   nn::reset_peak(device);
   const Hardware hardware = hardware_of(group, device, job.run.train.precision);
-  const scaling::Machine machine = machine_of(group, device, hardware);
+  const scaling::Machine machine = machine_of(group, device, hardware, job.host_ranks);
   std::optional<scaling::Layout> layout;
   std::optional<Trainer> trainer;
   comm::agree_on(group, "set-up of the run", [&] {

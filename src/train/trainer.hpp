@@ -38,6 +38,12 @@ struct Origin {
   int64_t step = 0;  // of its checkpoint
 };
 
+// From outside, between two steps.
+struct Wish {
+  bool stop = false;  // in good order, as by a signal
+  bool save = false;
+};
+
 struct TrainJob {
   sweep::RunConfig run;  // resolved
   sweep::TokenFacts facts;
@@ -51,8 +57,11 @@ struct TrainJob {
   // Called on the first rank directly before a checkpoint is published; may be empty. If it throws, nothing is
   // published, and every rank throws its sentence.
   std::function<void()> before_publish = {};
-  // Asked on the first rank after every step; may be empty. True: stop in good order, as by a signal.
-  std::function<bool()> give_up = {};
+  // Asked on the first rank after every step; may be empty.
+  std::function<Wish()> wish = {};
+  // Called on the first rank after a checkpoint with the seconds that training waited for it; may be empty.
+  std::function<void(double seconds)> on_save = {};
+  int64_t host_ranks = 0;  // ranks of the launch on this host, which share its memory; 0: those of the group
   // Of a branch: its trunk, whose first steps are those of this run. Not looked at where the run has a
   // checkpoint of its own.
   std::optional<Origin> origin = {};

@@ -13,6 +13,7 @@ from support import (check, make_images, make_tokens, run, run_folders, scratch,
 
 SWEEP = """
 name: layout
+placement: whole
 defaults:
   tokens: tokens.h5
   train: {{batch: 16, images: {images}}}

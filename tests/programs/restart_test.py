@@ -19,6 +19,7 @@ from support import (STOPPED, check, command, environment, is_alive, make_images
 
 SWEEP = """
 name: restart
+placement: whole
 defaults:
   tokens: tokens.h5
   # A checkpoint every 60 ms: kills fall into writing them, too.

@@ -18,6 +18,7 @@ from support import (BIN, SOURCE, check, checkpoints, environment, make_images, 
 
 SWEEP = """
 name: jobs
+placement: whole
 output: {output}
 defaults:
   tokens: tokens.h5

@@ -7,6 +7,7 @@ from support import check, make_images, make_tokens, require_same_run, run, run_
 
 SWEEP = """
 name: soft
+placement: whole
 output: {output}
 defaults:
   tokens: tokens.h5

@@ -6,10 +6,12 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/error.hpp"
+#include "sweep/ledger.hpp"
 #include "sweep/spec.hpp"
 #include "tests/support/temporary_folder.hpp"
 
@@ -58,6 +60,14 @@ inline std::string refusal_of(const std::string& text,
     return error.what();
   }
   return "";
+}
+
+// The first run that may start and is not in `tried`.
+inline std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
+                                      const std::set<std::string>& tried) {
+  for (size_t i = 0; i < sweep.runs.size(); ++i)
+    if (!tried.contains(sweep.runs[i].id) && may_start(sweep.runs[i], ledger)) return i;
+  return std::nullopt;
 }
 
 using base::TemporaryFolder;

@@ -1,0 +1,305 @@
+#include "coordinate/coordinator.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+namespace varscale::coordinate {
+
+namespace {
+
+using base::ExitCode;
+
+constexpr double kLookEvery_s = 0.5;  // for switches and for runs that have become free
+constexpr double kMargin_s = 30;      // before a time limit, beside three of the longest saves
+
+// "0-3" or "0, 2, 5".
+std::string words(const std::vector<int>& ranks) {
+  if (ranks.size() > 1 && ranks.back() - ranks.front() + 1 == static_cast<int>(ranks.size()))
+    return fmt::format("ranks {}-{}", ranks.front(), ranks.back());
+  return fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "));
+}
+
+// No group of the launch has the number of another, also of another coordinator.
+int64_t new_group_number() {
+  static std::atomic<int64_t> newest = 0;
+  return ++newest;
+}
+
+bool take_switch(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::remove(path, error);
+}
+
+}  // namespace
+
+Coordinator::Coordinator(const sweep::Sweep& sweep, const sweep::Ledger& ledger, std::shared_ptr<comm::Post> post,
+                         int ranks, CoordinatorOptions options)
+    : sweep_(sweep),
+      ledger_(ledger),
+      post_(std::move(post)),
+      ranks_(ranks),
+      options_(std::move(options)),
+      placement_(ranks, options_.placement),
+      tried_(options_.left_out),
+      idle_(static_cast<size_t>(ranks), false) {
+  thread_ = std::thread([this] { work(); });
+}
+
+Coordinator::~Coordinator() {
+  abandoned_ = true;
+  if (thread_.joinable()) thread_.join();
+}
+
+void Coordinator::finish() {
+  thread_.join();
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+void Coordinator::say(const std::string& sentence) const {
+  if (!options_.quiet) std::fputs((sentence + "\n").c_str(), stderr);
+}
+
+void Coordinator::work() {
+  while (!abandoned_) {
+    try {
+      loop();
+      return;
+    } catch (const comm::CommError&) {
+      failure_ = std::current_exception();
+      return;  // nobody can be reached any more
+    } catch (...) {
+      if (!failure_) failure_ = std::current_exception();
+      stopping_ = true;
+      for (const auto& [number, group] : groups_)
+        if (!group.asked) order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+    }
+  }
+}
+
+void Coordinator::loop() {
+  look_around();
+  while (!abandoned_) {
+    act();
+    if (finished()) break;
+    auto letter = post_->take(kCoordinatorBox, 0.2);
+    for (; letter; letter = post_->take(kCoordinatorBox, 0)) read(*letter);
+    look_around();
+  }
+  const ExitCode code = failure_ ? ExitCode::kFailure : exit_code();
+  for (int rank = 0; rank < ranks_ && !abandoned_; ++rank)
+    order(rank, {.kind = Order::Kind::kEnd, .exit_code = static_cast<int>(code)});
+}
+
+void Coordinator::read(const comm::Letter& letter) {
+  const Report report = Report::parse(letter.text);
+  // What came before a rank's first word to this coordinator was for one before it.
+  if (report.kind == Report::Kind::kIdle) came_.insert(letter.from);
+  if (!came_.contains(letter.from)) return;
+  const auto found = groups_.find(report.group);
+  switch (report.kind) {
+    case Report::Kind::kStop:
+      stop("");
+      return;
+    case Report::Kind::kIdle:
+      idle_[static_cast<size_t>(letter.from)] = true;
+      for (auto it = groups_.begin(); it != groups_.end(); ++it) {
+        Group& group = it->second;
+        if (std::ranges::find(group.ranks, letter.from) == group.ranks.end()) continue;
+        if (++group.idle < group.ranks.size()) return;
+        const int64_t number = it->first;
+        Group back = std::move(group);
+        groups_.erase(it);
+        came_back(number, std::move(back));
+        return;
+      }
+      return;
+    case Report::Kind::kStep: {
+      if (found == groups_.end()) return;
+      Group& group = found->second;
+      group.step = report.step;
+      longest_save_s_ = std::max(longest_save_s_, report.save_s);
+      const auto steps = sweep::steps_of(sweep_.runs[static_cast<size_t>(group.run)].config);
+      if (!group.asked)
+        placement_.measured(group.run, static_cast<double>(steps - report.step), report.steps_per_s);
+      return;
+    }
+    case Report::Kind::kEnded:
+      // Of a group that fails several ranks may report; the first of them ended it.
+      if (found != groups_.end() && !found->second.ended) found->second.ended = report;
+      return;
+  }
+}
+
+void Coordinator::came_back(int64_t number, Group group) {
+  VARSCALE_CHECK(group.ended, "group {} has come back without a word", number);
+  const Report& report = *group.ended;
+  const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(group.run)];
+  if (report.end == Report::End::kStopped && group.asked && !stopping_ && !tried_.contains(run.id)) {
+    placement_.returned(group.run, static_cast<double>(sweep::steps_of(run.config) - report.step));
+    returned_.emplace(group.run, std::move(group.claim));
+    return;
+  }
+  placement_.ended(group.run);
+  placed_.erase(group.run);
+  tried_.insert(run.id);
+  switch (report.end) {
+    case Report::End::kDone:
+      say(fmt::format("var_sweep: {} is done", run.id));
+      looked_ = begin_ - std::chrono::hours(1);  // its branches may wait for it
+      return;
+    case Report::End::kStopped:
+      if (!group.asked) stop("");
+      return;
+    case Report::End::kFailed:
+      users_fault_ |= report.users_fault;
+      std::fputs(fmt::format("var_sweep: run {} failed: {}\n", run.id, report.reason).c_str(), stderr);
+      return;
+    case Report::End::kLost:
+      tried_.erase(run.id);  // to be had again if the other job ends
+      std::fputs(fmt::format("var_sweep: run {} was taken over by another job, which goes on from its last checkpoint\n",
+                             run.id)
+                     .c_str(),
+                 stderr);
+      return;
+  }
+}
+
+// All runs save and end; nothing new starts.
+void Coordinator::stop(const std::string& why) {
+  stopped_ = true;
+  if (stopping_) return;
+  stopping_ = true;
+  if (!why.empty()) say("var_sweep: " + why);
+  for (auto& [number, group] : groups_) order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+}
+
+void Coordinator::look_around() {
+  const auto now = Clock::now();
+  if (std::chrono::duration<double>(now - looked_).count() < kLookEvery_s) return;
+  looked_ = now;
+  if (const std::string failure = ledger_.take_job_failure(); !failure.empty())
+    std::fputs(fmt::format("var_sweep: {}; other jobs may take this one for dead\n", failure).c_str(), stderr);
+  const double spent_s = std::chrono::duration<double>(now - begin_).count();
+  if (options_.time_limit_s && spent_s > *options_.time_limit_s - kMargin_s - 3 * longest_save_s_ && !stopping_)
+    stop("the time limit is near: every run saves and stops");
+  obey_switches();
+  find_runs();
+}
+
+void Coordinator::obey_switches() {
+  if (take_switch(ledger_.folder() / "stop")) stop("stopped by the file `stop`");
+  const bool save_all = take_switch(ledger_.folder() / "save");
+  for (auto& [number, group] : groups_) {
+    const auto folder = ledger_.run_folder(id_of(group.run));
+    if (take_switch(folder / "save") || save_all)
+      order(group.ranks.front(), {.kind = Order::Kind::kSave, .group = number});
+    if (is_switched_off(id_of(group.run)) && tried_.insert(id_of(group.run)).second) {
+      say(fmt::format("var_sweep: {} stops: there is a file `stop` in its folder", id_of(group.run)));
+      group.asked = true;
+      order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+    }
+  }
+}
+
+// What may start now and is not placed yet.
+void Coordinator::find_runs() {
+  for (size_t i = 0; i < sweep_.runs.size(); ++i) {
+    const auto number = static_cast<int64_t>(i);
+    const sweep::SweepRun& run = sweep_.runs[i];
+    if (placed_.contains(number) || tried_.contains(run.id) || is_switched_off(run.id)) continue;
+    if (!sweep::may_start(run, ledger_)) continue;
+    const int64_t left = sweep::steps_of(run.config) - ledger_.status(run.id).step;
+    placement_.add(number, static_cast<double>(std::max<int64_t>(1, left)), options_.speeds.at(i));
+    placed_.insert(number);
+  }
+}
+
+bool Coordinator::is_switched_off(const std::string& id) const {
+  std::error_code error;
+  return std::filesystem::exists(ledger_.run_folder(id) / "stop", error);
+}
+
+bool Coordinator::start(const sweep::Start& start) {
+  const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(start.run)];
+  std::optional<sweep::Claim> claim;
+  if (const auto found = returned_.find(start.run); found != returned_.end()) {
+    claim.emplace(std::move(found->second));
+    returned_.erase(found);
+  } else if (auto taken = ledger_.take(run)) {
+    claim.emplace(std::move(*taken));
+    ledger_.start(run, claim->attempt());
+  }
+  if (!claim) {  // another job was faster
+    placement_.ended(start.run);
+    placed_.erase(start.run);
+    return false;
+  }
+  const int64_t number = new_group_number();
+  const Order train{.kind = Order::Kind::kTrain,
+                    .group = number,
+                    .run = start.run,
+                    .ranks = start.ranks,
+                    .attempt = claim->attempt().text()};
+  groups_.emplace(number, Group{.run = start.run, .ranks = start.ranks, .claim = std::move(*claim), .idle = 0,
+                                .asked = false, .step = 0, .ended = {}});
+  for (const int rank : start.ranks) {
+    idle_[static_cast<size_t>(rank)] = false;
+    order(rank, train);
+  }
+  if (ranks_ > 1 && !options_.placement.whole) say(fmt::format("var_sweep: {} trains on {}", run.id, words(start.ranks)));
+  return true;
+}
+
+void Coordinator::act() {
+  if (stopping_ || std::ssize(came_) < ranks_) return;
+  const sweep::Decision decision = placement_.decide();
+  for (const sweep::Start& each : decision.starts) start(each);
+  for (const int64_t run : decision.give_back) {
+    for (auto& [number, group] : groups_) {
+      if (group.run != run) continue;
+      group.asked = true;
+      order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+    }
+  }
+}
+
+bool Coordinator::finished() {
+  if (!groups_.empty()) return false;
+  if (std::ranges::count(idle_, true) < ranks_) return false;
+  if (stopping_) return true;
+  if (!placement_.idle()) return false;
+  // Jobs that have died without a trace look for a while like those that train.
+  for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, ledger_, tried_))
+    if (run.holder.life == sweep::Life::kUnknown) return false;
+  return true;
+}
+
+// Done; or a run has failed, now or too often before; or other jobs have what is not done.
+ExitCode Coordinator::exit_code() {
+  if (stopped_) return ExitCode::kStopped;
+  if (users_fault_) return ExitCode::kBadInput;
+  ExitCode code = ExitCode::kDone;
+  std::set<std::string> held = options_.left_out;
+  for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, ledger_, options_.left_out)) {
+    held.insert(run.id);
+    code = ExitCode::kStopped;
+    std::fputs(fmt::format("var_sweep: run {} is left to {}; start again to go on when that ends\n", run.id,
+                           run.holder.job.words())
+                   .c_str(),
+               stderr);
+  }
+  for (const sweep::SweepRun& run : sweep_.runs) {
+    if (!is_switched_off(run.id)) continue;
+    held.insert(run.id);
+    say(fmt::format("var_sweep: {} is left out while there is a file `stop` in its folder", run.id));
+  }
+  for (const sweep::SweepRun& run : sweep_.runs)
+    if (!held.contains(run.id) && ledger_.status(run.id).state != sweep::RunState::kDone) code = ExitCode::kFailure;
+  return code;
+}
+
+}  // namespace varscale::coordinate

@@ -1,0 +1,196 @@
+#include "coordinate/worker.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "base/machine.hpp"
+#include "base/random.hpp"
+#include "nn/device.hpp"
+#include "train/set_up.hpp"
+
+namespace varscale::coordinate {
+
+namespace {
+
+using base::ExitCode;
+using base::UserError;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+// How many ranks of the launch run on this one's host. Collective.
+int64_t ranks_of_this_host(comm::Communicator& world) {
+  const auto mine = static_cast<int64_t>(base::fnv1a64(base::host_name()) >> 1);
+  at::Tensor hosts_R = at::zeros({world.size()}, at::kLong);
+  world.all_gather(hosts_R, at::full({1}, mine, at::kLong), "hosts").wait();
+  return hosts_R.eq(mine).sum().item<int64_t>();
+}
+
+// What the first rank of a group tells of its run while it trains.
+class Narrator {
+ public:
+  Narrator(const sweep::SweepRun& run, const sweep::Attempt& attempt, const sweep::Ledger& ledger, int64_t group)
+      : run_(run), attempt_(attempt), ledger_(ledger), group_(group) {}
+
+  // Writes to the run's folder, unless another job has the run: then lost() says so, and nothing is thrown.
+  template <class Write>
+  void unless_lost(const Write& write) {
+    try {
+      attempt_.require_held();
+      write();
+    } catch (const std::exception&) {
+      lost_ = lost_ || !attempt_.held();
+      if (!lost_) throw;
+    }
+  }
+  bool lost() const { return lost_; }
+  void saved(double seconds) { save_s_ = seconds; }
+
+  // What to report of this step, if it is time to.
+  std::optional<Report> step(int64_t step, double loss) {
+    constexpr double kReportEvery_s = 1, kNoteEvery_s = 5;
+    if (first_ == 0) {  // the first step of this start also loads and compiles
+      first_ = step;
+      since_ = reported_ = noted_ = Clock::now();
+      return std::nullopt;
+    }
+    const double steps_per_s = static_cast<double>(step - first_) / seconds_since(since_);
+    if (seconds_since(noted_) >= kNoteEvery_s) {
+      const auto left = static_cast<double>(sweep::steps_of(run_.config) - step);
+      unless_lost([&] { ledger_.note_step(run_, attempt_, step, loss, left / steps_per_s); });
+      noted_ = Clock::now();
+    }
+    if (seconds_since(reported_) < kReportEvery_s) return std::nullopt;
+    reported_ = Clock::now();
+    return Report{.kind = Report::Kind::kStep, .group = group_, .step = step, .steps_per_s = steps_per_s, .save_s = save_s_};
+  }
+
+ private:
+  const sweep::SweepRun& run_;
+  const sweep::Attempt& attempt_;
+  const sweep::Ledger& ledger_;
+  const int64_t group_;
+  bool lost_ = false;
+  int64_t first_ = 0;
+  double save_s_ = 0;
+  Clock::time_point since_, reported_, noted_;
+};
+
+}  // namespace
+
+Worker::Worker(const sweep::Sweep& sweep, comm::Communicator& world, const base::StopSignals& stop, bool quiet,
+               BeforeStep before_step)
+    : sweep_(sweep),
+      world_(world),
+      stop_(stop),
+      quiet_(quiet),
+      before_step_(std::move(before_step)),
+      post_(world.post()),
+      ledger_(sweep::Ledger::look(sweep)),
+      host_ranks_(ranks_of_this_host(world)) {}
+
+ExitCode Worker::work() {
+  report({.kind = Report::Kind::kIdle});
+  for (;;) {
+    if (stop_.requested() && !told_) {
+      told_ = true;
+      report({.kind = Report::Kind::kStop});
+    }
+    const auto letter = post_->take(kWorkerBox, 0.2);
+    if (!letter) continue;
+    const Order order = Order::parse(letter->text);
+    if (order.kind == Order::Kind::kEnd) return static_cast<ExitCode>(order.exit_code);
+    if (order.kind != Order::Kind::kTrain) continue;  // for a group that has ended
+    train(order);
+    report({.kind = Report::Kind::kIdle});
+  }
+}
+
+// Orders that have come for the group in training.
+void Worker::listen(int64_t group, train::Wish& wish) {
+  wish.save = false;
+  while (const auto letter = post_->take(kWorkerBox, 0)) {
+    const Order order = Order::parse(letter->text);
+    if (order.group != group) continue;
+    wish.stop |= order.kind == Order::Kind::kGiveBack;
+    wish.save |= order.kind == Order::Kind::kSave;
+  }
+}
+
+const records::TokenFile& Worker::tokens_of(const sweep::SweepRun& run) {
+  auto& file = files_[run.config.tokens];
+  if (!file) file = std::make_unique<records::TokenFile>(run.config.tokens);
+  return *file;
+}
+
+void Worker::train(const Order& order) {
+  const sweep::SweepRun& run = sweep_.runs.at(static_cast<size_t>(order.run));
+  const auto attempt = sweep::Attempt::parse(order.attempt);
+  const auto group = world_.create_group(order.ranks, run.id, order.group);
+  const bool first = group->rank() == 0;
+
+  Narrator narrator(run, attempt, ledger_, order.group);
+  train::Wish wish;
+  train::TrainJob job;
+  job.run = run.config;
+  job.facts = run.tokens;
+  job.sweep = sweep_.name;
+  job.folder = attempt.folder;
+  job.host_ranks = host_ranks_;
+  // One progress line at a time.
+  job.quiet = quiet_ || group->size() < world_.size();
+  if (const auto& from = run.branch)
+    job.origin = train::Origin{attempt.run.parent_path() / from->trunk, from->trunk, from->trunk_hash, from->step};
+  if (before_step_) job.before_step = [&](int64_t step) { before_step_(run.id, *group, step); };
+  if (first) {
+    job.before_publish = [&] { attempt.require_held(); };
+    job.on_save = [&](double seconds) { narrator.saved(seconds); };
+    job.wish = [&] {
+      listen(order.group, wish);
+      return train::Wish{wish.stop || narrator.lost(), wish.save};
+    };
+    job.on_step = [&](int64_t step, double loss) {
+      if (const auto news = narrator.step(step, loss)) report(*news);
+    };
+  }
+
+  Report end{.kind = Report::Kind::kEnded, .end = Report::End::kDone, .group = order.group};
+  bool speaks = first, alone = false;
+  std::string why;
+  try {
+    const train::Outcome outcome = train::train(job, tokens_of(run), *group, stop_);
+    end.step = outcome.step;
+    if (outcome.state == train::Outcome::State::kStopped) end.end = Report::End::kStopped;
+  } catch (const comm::GroupEnded&) {
+    return;  // whoever ended it has said why
+  } catch (const comm::CommError&) {
+    throw;
+  } catch (const std::exception& error) {
+    if (!nn::device_works(train::device_of(run.config))) throw;
+    alone = dynamic_cast<const comm::Agreed*>(&error) == nullptr;
+    speaks |= alone;
+    end.end = Report::End::kFailed;
+    why = error.what();
+    end.users_fault = dynamic_cast<const UserError*>(&error) != nullptr;
+    end.reason = attempt.plain(alone && world_.size() > 1 ? fmt::format("rank {}: {}", world_.rank(), why) : why);
+  }
+  if (speaks) {
+    narrator.unless_lost([&] {
+      if (end.end == Report::End::kFailed)
+        ledger_.fail(run, attempt, end.reason);
+      else if (end.end == Report::End::kStopped)
+        ledger_.stop(run, attempt, end.step);
+      else
+        ledger_.finish(run, attempt);
+    });
+    if (narrator.lost()) end.end = Report::End::kLost;
+    report(end);
+  }
+  if (alone) group->end_group(end.reason);
+}
+
+}  // namespace varscale::coordinate
