@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "base/signals.hpp"
 #include "comm/communicator.hpp"
 #include "records/token_file.hpp"
+#include "sweep/branches.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/settings.hpp"
@@ -46,6 +48,7 @@ struct Options {
   bool device_given = false;
   bool plan = false, status = false, json = false, calibrate = false, help_config = false;
   bool retry_failed = false;
+  double claim_expiry_s = 120;
 };
 
 sweep::Throughput throughput_for(const Options& options, const sweep::Sweep& sweep,
@@ -113,7 +116,7 @@ class Launch {
       const auto throughput = throughput_for(options_, sweep_, sweep::Ledger::look(sweep_));
       const sweep::Plan plan = sweep::make_plan(
           sweep_, throughput, sweep::machine_of(options_.device, world_.size()));
-      ledger_.emplace(sweep::Ledger::claim(sweep_, plan));
+      ledger_.emplace(sweep::Ledger::open(sweep_, plan, {.expiry_s = options_.claim_expiry_s}));
       if (!options_.json) fmt::print(stderr, "{}\n", sweep::plan_table(plan));
       if (!options_.retry_failed) return;
       for (const sweep::SweepRun& run : sweep_.runs)
@@ -127,12 +130,14 @@ class Launch {
       if (index < 0) break;
       const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(index)];
       tried.insert(run.id);
-      stopped = train_run(run);
+      const RunEnd end = train_run(run);
+      stopped = end == RunEnd::kStopped;
+      if (end == RunEnd::kLost) tried.erase(run.id);  // to be had again if the other job ends
     }
     if (is_first()) print_summary(options_, sweep_, *ledger_);
     if (stopped) return ExitCode::kStopped;
     if (bad_input_) return ExitCode::kBadInput;
-    return all_done() ? ExitCode::kDone : ExitCode::kFailure;  // a run failed, now or too often before
+    return end_of_launch(tried);
   }
 
   // A few steps of each depth, kept as results/calibration-<device>.json for later plans.
@@ -192,25 +197,57 @@ class Launch {
     if (!found) throw UserError("--only {}: no such run; the sweep has {}", id, known);
   }
 
-  bool all_done() {
-    std::string word = "yes";
+  // Done; or a run has failed, now or too often before; or other jobs have what is not done.
+  ExitCode end_of_launch(const std::set<std::string>& tried) {
+    ExitCode code = ExitCode::kDone;
     comm::agree_on(world_, "states of the runs", [&] {
       if (!is_first()) return;
-      for (const sweep::SweepRun& run : sweep_.runs)
-        if (!left_out_.contains(run.id) && ledger_->status(run.id).state != sweep::RunState::kDone)
-          word = "no";
+      std::set<std::string> held = left_out_;
+      for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, *ledger_, left_out_)) {
+        held.insert(run.id);
+        code = ExitCode::kStopped;
+        fmt::print(stderr, "var_sweep: run {} is left to {}; start again to go on when that ends\n", run.id,
+                   run.holder.job.words());
+      }
+      for (const sweep::SweepRun& run : sweep_.runs) {
+        if (held.contains(run.id) || ledger_->status(run.id).state == sweep::RunState::kDone) continue;
+        // A branch whose checkpoint another job may still write, or has written by now.
+        const std::string waiting = sweep::waiting_words(run, *ledger_);
+        if (run.branch && !tried.contains(run.id) && (waiting.empty() || ledger_->holder(run.branch->trunk))) {
+          if (code == ExitCode::kDone) code = ExitCode::kStopped;
+          fmt::print(stderr, "var_sweep: run {} {}\n", run.id, waiting.empty() ? "can begin now" : waiting);
+        } else {
+          code = ExitCode::kFailure;
+        }
+      }
     });
-    return world_.broadcast_bytes(word, 0, "states of the runs") == "yes";
+    const std::string word = std::to_string(static_cast<int>(code));
+    return static_cast<ExitCode>(std::stoi(world_.broadcast_bytes(word, 0, "states of the runs")));
   }
 
-  // The number of the next run on every rank; -1: none is left.
+  // The number of the next run on every rank, claimed for this launch; -1: none is left.
   int64_t next(const std::set<std::string>& tried) {
-    std::optional<size_t> index;
-    comm::agree_on(world_, "next run", [&] {
-      if (is_first()) index = sweep::next_run(sweep_, *ledger_, tried);
-    });
-    const std::string word = index ? std::to_string(*index) : "-1";
-    return std::stoll(world_.broadcast_bytes(word, 0, "next run"));
+    for (;;) {
+      std::string word = "-1";
+      comm::agree_on(world_, "next run", [&] {
+        if (!is_first()) return;
+        if (const std::string failure = ledger_->take_job_failure(); !failure.empty())
+          fmt::print(stderr, "var_sweep: {}; other jobs may take this one for dead\n", failure);
+        while (const auto index = sweep::next_run(sweep_, *ledger_, tried)) {
+          if (auto claim = ledger_->take(sweep_.runs[*index])) {
+            claim_.emplace(std::move(*claim));
+            word = std::to_string(*index);
+            return;
+          }
+        }
+        // Jobs that have died without a trace look for a while like those that train.
+        for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, *ledger_, tried))
+          if (run.holder.life == sweep::Life::kUnknown && !stop_.requested()) word = "wait";
+        if (word == "wait") std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      });
+      word = world_.broadcast_bytes(word, 0, "next run");
+      if (word != "wait") return std::stoll(word);
+    }
   }
 
   const records::TokenFile& tokens_of(const sweep::SweepRun& run) {
@@ -229,54 +266,85 @@ class Launch {
     return job;
   }
 
-  // True: asked to stop.
-  bool train_run(const sweep::SweepRun& run) {
+  enum class RunEnd { kDone, kFailed, kStopped, kLost };
+
+  // Trains the run that claim_ is of. kLost: another job has it now, and its status is not ours to write.
+  RunEnd train_run(const sweep::SweepRun& run) {
     using Clock = std::chrono::steady_clock;
+    const auto attempt = sweep::Attempt::parse(
+        world_.broadcast_bytes(is_first() ? claim_->attempt().text() : "", 0, "claim"));
+    bool lost = false;  // as the first rank sees it
+    // Of the first rank: writes to the run's folder, and knows why if that fails.
+    const auto unless_lost = [&](const auto& write) {
+      try {
+        attempt.require_held();
+        write();
+      } catch (const std::exception&) {
+        lost = lost || !attempt.held();
+        if (!lost) throw;
+      }
+    };
     comm::agree_on(world_, "run folder", [&] {
-      if (is_first()) ledger_->start(run);
+      if (is_first()) ledger_->start(run, attempt);
     });
-    train::TrainJob job =
-        job_of(run, ledger_ ? ledger_->run_folder(run.id) : sweep_.output / "runs" / run.id);
+    train::TrainJob job = job_of(run, attempt.folder);
     if (const auto& from = run.branch)
-      job.origin = train::Origin{job.folder.parent_path() / from->trunk, from->trunk, from->trunk_hash, from->step};
+      job.origin = train::Origin{sweep_.output / "runs" / from->trunk, from->trunk, from->trunk_hash, from->step};
     Clock::time_point noted = Clock::now(), since = noted;
     int64_t first = 0;  // the first step of this launch
-    if (is_first())
+    if (is_first()) {
+      job.before_publish = [&] { attempt.require_held(); };
+      job.give_up = [&] { return lost; };
       job.on_step = [&](int64_t step, double loss) {
         const Clock::time_point now = Clock::now();
         if (first == 0) first = step, since = now;
         if (now - noted < std::chrono::seconds(5)) return;
         const double seconds = std::chrono::duration<double>(now - since).count();
         const auto remaining = static_cast<double>(sweep::steps_of(run.config) - step);
-        ledger_->note_step(run, step, loss, remaining * seconds / static_cast<double>(step - first));
+        unless_lost([&] {
+          ledger_->note_step(run, attempt, step, loss, remaining * seconds / static_cast<double>(step - first));
+        });
         noted = now;
       };
+    }
     std::optional<train::Outcome> outcome;
     std::string reason;
+    bool users_fault = false;
     try {
       outcome = train::train(job, tokens_of(run), world_, stop_);
     } catch (const std::exception& error) {
-      reason = error.what();
+      reason = attempt.plain(error.what());
+      users_fault = dynamic_cast<const UserError*>(&error) != nullptr;
       if (dynamic_cast<const comm::Agreed*>(&error) == nullptr) {
         // The others may wait in a collective: the launch ends here, and the next one tries again.
-        if (is_first()) ledger_->fail(run, reason);
+        if (is_first()) unless_lost([&] { ledger_->fail(run, attempt, reason); });
         throw;
       }
       // Every rank threw it in the same place: the other runs go on.
-      bad_input_ |= dynamic_cast<const UserError*>(&error) != nullptr;
-      if (is_first()) fmt::print(stderr, "var_sweep: run {} failed: {}\n", run.id, reason);
     }
-    const bool stopped = outcome && outcome->state == train::Outcome::State::kStopped;
+    RunEnd end = !outcome                                                ? RunEnd::kFailed
+                 : outcome->state == train::Outcome::State::kStopped ? RunEnd::kStopped
+                                                                         : RunEnd::kDone;
     comm::agree_on(world_, "run status", [&] {
       if (!is_first()) return;
-      if (!outcome)
-        ledger_->fail(run, reason);
-      else if (stopped)
-        ledger_->stop(run, outcome->step);
-      else
-        ledger_->finish(run);
+      unless_lost([&] {
+        if (end == RunEnd::kFailed)
+          ledger_->fail(run, attempt, reason);
+        else if (end == RunEnd::kStopped)
+          ledger_->stop(run, attempt, outcome->step);
+        else
+          ledger_->finish(run, attempt);
+      });
+      if (lost)
+        fmt::print(stderr, "var_sweep: run {} was taken over by another job, which goes on from its last checkpoint\n",
+                   run.id);
+      else if (end == RunEnd::kFailed)
+        fmt::print(stderr, "var_sweep: run {} failed: {}\n", run.id, reason);
+      claim_.reset();
     });
-    return stopped;
+    if (world_.broadcast_bytes(lost ? "lost" : "", 0, "run status") == "lost") end = RunEnd::kLost;
+    bad_input_ |= users_fault && end == RunEnd::kFailed;
+    return end;
   }
 
   const Options& options_;
@@ -286,6 +354,7 @@ class Launch {
   std::set<std::string> left_out_;       // by --only
   bool bad_input_ = false;               // a run failed by the user's input
   std::optional<sweep::Ledger> ledger_;  // on the first rank
+  std::optional<sweep::Claim> claim_;    // of the run in training, on the first rank
   std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
 };
 
@@ -318,6 +387,10 @@ ExitCode parse_and_run(int argc, char** argv) {
   app.add_option("--ranks", options.ranks, "ranks that the plan takes")->check(CLI::PositiveNumber);
   auto* retry = app.add_flag("--retry-failed", options.retry_failed,
                              fmt::format("also runs that have failed {} times", sweep::kMostFailures));
+  auto* expiry = app.add_option("--claim-expiry", options.claim_expiry_s,
+                                "seconds without a sign of life after which another job's runs are taken over")
+                     ->check(CLI::Range(1.0, 1e6))
+                     ->capture_default_str();
   app.add_option("--only", options.only, "train this run alone");
   auto* plan = app.add_flag("--plan", options.plan, "print the plan and stop");
   auto* status = app.add_flag("--status", options.status, "print the table of runs and stop");
@@ -325,7 +398,8 @@ ExitCode parse_and_run(int argc, char** argv) {
       app.add_flag("--calibrate", options.calibrate, "measure the speed of each depth");
   plan->excludes(status)->excludes(calibrate);
   status->excludes(calibrate);
-  retry->excludes(plan)->excludes(status)->excludes(calibrate);
+  for (auto* of_training : {retry, expiry})
+    of_training->excludes(plan)->excludes(status)->excludes(calibrate);
   app.add_flag("--json", options.json, "tables as JSON on stdout, no progress line");
   app.add_flag("--help-config", options.help_config, "every setting of a run, with its default");
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;

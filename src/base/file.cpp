@@ -5,12 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/machine.hpp"
 
 namespace varscale::base {
 namespace {
@@ -19,7 +21,7 @@ namespace fs = std::filesystem;
 
 fs::path temporary_beside(const fs::path& target) {
   fs::path temporary = target;
-  temporary += fmt::format(".tmp-{}", getpid());
+  temporary += fmt::format(".tmp-{}-{}", host_name(), getpid());  // several hosts may write in one folder
   return temporary;
 }
 
@@ -157,6 +159,23 @@ void write_file_atomic(const fs::path& target, std::string_view bytes) {
   AtomicFile file(target);
   file.write(bytes);
   file.commit();
+}
+
+bool write_file_once(const fs::path& target, std::string_view bytes) {
+  static std::atomic<int> count{0};  // threads may try for one target
+  fs::path aside = temporary_beside(target);
+  aside += fmt::format("-{}", count++);
+  write_file_atomic(aside, bytes);
+  const int result = ::link(aside.c_str(), target.c_str());
+  const int error = errno;
+  // Over NFS the answer to a link() that worked may be lost: then the file has two names all the same.
+  struct stat status;
+  const bool made = result == 0 || (::stat(aside.c_str(), &status) == 0 && status.st_nlink == 2);
+  ::unlink(aside.c_str());
+  if (!made && error == EEXIST) return false;
+  if (!made) throw_open_error("cannot be put in place", target, error);
+  fsync_path(folder_of(target));
+  return true;
 }
 
 std::string read_file(const fs::path& path) {

@@ -1,6 +1,6 @@
 // Files that are complete or absent.
 //
-//   AtomicFile file("results/x/plan.json");   // writes results/x/plan.json.tmp-<pid>
+//   AtomicFile file("results/x/plan.json");   // writes results/x/plan.json.tmp-<host>-<pid>
 //   file.write(text);
 //   file.commit();                            // fsync, rename, fsync of the folder
 //
@@ -52,6 +52,8 @@ class AtomicFolder {
 };
 
 void write_file_atomic(const std::filesystem::path& target, std::string_view bytes);
+// The same for a file that only one writer may make, whoever tries: false where it is there already.
+bool write_file_once(const std::filesystem::path& target, std::string_view bytes);
 std::string read_file(const std::filesystem::path& path);  // UserError if it cannot be read
 void fsync_path(const std::filesystem::path& path);        // a file or a folder
 

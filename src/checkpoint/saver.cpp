@@ -52,8 +52,12 @@ struct Saver::Flight {
   }
 };
 
-Saver::Saver(std::filesystem::path folder, Keep keep, comm::Communicator& world)
-    : folder_(std::move(folder)), keep_(std::move(keep)), world_(world) {}
+Saver::Saver(std::filesystem::path folder, Keep keep, comm::Communicator& world,
+             std::function<void()> before_publish)
+    : folder_(std::move(folder)),
+      keep_(std::move(keep)),
+      world_(world),
+      before_publish_(std::move(before_publish)) {}
 
 Saver::~Saver() {
   if (flight_ && flight_->thread.joinable()) flight_->thread.join();
@@ -67,7 +71,7 @@ void Saver::begin(State state) {
   const std::filesystem::path target = CheckpointFolder(folder_, keep_).path_of(state.step);
   comm::agree_on(world_, "begin checkpoint", [&] {
     if (world_.rank() != 0) return;
-    std::filesystem::create_directories(folder_);
+    std::filesystem::create_directory(folder_);
     if (std::filesystem::exists(target / kManifest)) {  // this very state is already safe
       flight->already_safe = true;
       return;
@@ -117,6 +121,7 @@ void Saver::publish() {
     manifest["files"] = files;
     manifest["tensors"] = entries;
     base::write_file_atomic(flight->temporary / kManifest, manifest.dump(1));
+    if (before_publish_) before_publish_();
     flight->aside->commit();
     CheckpointFolder(folder_, keep_).prune();
   });

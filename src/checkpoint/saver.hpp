@@ -8,9 +8,11 @@
 //
 // Order    begin() and publish() are collective; nothing else communicates. Never two in flight.
 // Memory   The snapshot is a copy of every piece: 12 bytes a parameter that this rank owns.
+// Place    The folder is made if only it is missing, but not what it lies in: that may have been taken away.
 // Errors   publish() throws on every rank (comm::Agreed) what any rank met; nothing is left behind.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -32,7 +34,10 @@ struct State {
 
 class Saver {
  public:
-  Saver(std::filesystem::path folder, Keep keep, comm::Communicator& world);
+  // before_publish: called on the first rank directly before a checkpoint gets its name; if it throws, nothing
+  // is published.
+  Saver(std::filesystem::path folder, Keep keep, comm::Communicator& world,
+        std::function<void()> before_publish = {});
   ~Saver();  // waits for the thread; an unpublished checkpoint vanishes
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;
@@ -50,6 +55,7 @@ class Saver {
   std::filesystem::path folder_;
   Keep keep_;
   comm::Communicator& world_;
+  std::function<void()> before_publish_;
   std::unique_ptr<Flight> flight_;
 };
 

@@ -1,9 +1,6 @@
 #include "sweep/ledger.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -50,21 +47,10 @@ void refuse_other_name(const Sweep& sweep) {
         sweep.output.string(), *owner, sweep.name);
 }
 
-// Takes the lock that says "a launch works here"; the kernel frees it however that launch ends.
-int lock_folder(const fs::path& folder) {
-  const fs::path path = folder / ".lock";
-  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (descriptor < 0) throw UserError("{}: cannot be written", path.string());
-  if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    const int error = errno;
-    close(descriptor);
-    if (error == EWOULDBLOCK)
-      throw UserError("{}: another var_sweep works in this folder now; wait for it or stop it",
-                      folder.string());
-    // Some network file systems have no locks; there the user sees to it.
-    return -1;
-  }
-  return descriptor;
+// Whether the run is still to be trained.
+bool is_open(const RunStatus& status) {
+  if (status.state == RunState::kDone) return false;
+  return status.state != RunState::kFailed || status.failures < kMostFailures;
 }
 
 // Nested maps of scalars as YAML, which base::Document reads back.
@@ -117,15 +103,19 @@ std::string_view word(RunState state) noexcept {
   return "planned";
 }
 
-Ledger Ledger::claim(const Sweep& sweep, const Plan& plan) {
+Ledger Ledger::open(const Sweep& sweep, const Plan& plan, JobOptions options) {
   refuse_other_name(sweep);
-  base::require_writable_folder(sweep.output);
-  Ledger ledger(sweep.output);
-  ledger.lock_ = lock_folder(sweep.output);
-  refuse_other_name(sweep);  // another may have claimed it before the lock was ours
   base::require_writable_folder(sweep.output / "runs");
-  base::write_file_atomic(sweep.output / "plan.json", base::json_text(plan_json(plan), 2) + "\n");
+  const std::string text = base::json_text(plan_json(plan), 2) + "\n";
+  const fs::path path = sweep.output / "plan.json";
+  // Of two sweeps that come for one new folder at once, one makes the file.
+  if (!base::write_file_once(path, text)) {
+    refuse_other_name(sweep);
+    base::write_file_atomic(path, text);
+  }
   base::write_file_atomic(sweep.output / "sweep.yaml", sweep.text);
+  Ledger ledger(sweep.output);
+  ledger.claims_ = std::make_unique<Claims>(sweep.output, std::move(options));
   return ledger;
 }
 
@@ -134,12 +124,20 @@ Ledger Ledger::look(const Sweep& sweep) {
   return Ledger(sweep.output);
 }
 
-Ledger::Ledger(Ledger&& other) noexcept
-    : folder_(std::move(other.folder_)), lock_(std::exchange(other.lock_, -1)) {}
-
-Ledger::~Ledger() {
-  if (lock_ >= 0) close(lock_);
+Claims& Ledger::claims() const {
+  VARSCALE_CHECK(claims_ != nullptr, "{}: the ledger only looks", folder_.string());
+  return *claims_;
 }
+
+std::optional<Claim> Ledger::take(const SweepRun& run) const {
+  std::optional<Claim> claim = claims().take(run.id);
+  // Another job may have finished it between the look and the claim.
+  if (claim && !is_open(status(run.id))) return std::nullopt;
+  return claim;
+}
+
+std::optional<Holder> Ledger::holder(const std::string& id) const { return claims().holder(id); }
+std::string Ledger::take_job_failure() const { return claims().take_failure(); }
 
 RunStatus Ledger::status(const std::string& id) const {
   const fs::path path = run_folder(id) / "status.json";
@@ -165,7 +163,8 @@ RunStatus Ledger::status(const std::string& id) const {
   return status;
 }
 
-void Ledger::write_status(const std::string& id, RunStatus status) const {
+// Below the attempt's own path, which is gone once another job has the run.
+void Ledger::write_status(const Attempt& attempt, const RunStatus& status) const {
   ordered_json json;
   json["state"] = word(status.state);
   json["step"] = status.step;
@@ -176,7 +175,7 @@ void Ledger::write_status(const std::string& id, RunStatus status) const {
   if (status.loss) json["loss"] = *status.loss;
   if (status.left_s) json["left_s"] = *status.left_s;
   json["updated"] = base::utc_now();
-  base::write_file_atomic(run_folder(id) / "status.json", base::json_text(json, 2) + "\n");
+  base::write_file_atomic(attempt.folder / "status.json", base::json_text(json, 2) + "\n");
 }
 
 std::vector<std::string> Ledger::run_ids() const {
@@ -189,10 +188,8 @@ std::vector<std::string> Ledger::run_ids() const {
   return ids;
 }
 
-void Ledger::start(const SweepRun& run) const {
-  const fs::path folder = run_folder(run.id);
-  base::require_writable_folder(folder);
-  const fs::path config = folder / "config.yaml";
+void Ledger::start(const SweepRun& run, const Attempt& attempt) const {
+  const fs::path config = run_folder(run.id) / "config.yaml";
   if (is_there(config)) {
     base::Faults faults;
     const auto document = base::Document::load(config);
@@ -203,53 +200,60 @@ void Ledger::start(const SweepRun& run) const {
           "move its folder away",
           config.string());
   } else {
-    base::write_file_atomic(config, config_yaml(run));
+    base::write_file_atomic(attempt.folder / "config.yaml", config_yaml(run));
   }
   RunStatus status = this->status(run.id);
   status.state = RunState::kRunning;
   status.steps = steps_of(run.config);
   status.host = base::host_name();
-  write_status(run.id, status);
+  write_status(attempt, status);
 }
 
-void Ledger::note_step(const SweepRun& run, int64_t step, double loss, double left_s) const {
+void Ledger::note_step(const SweepRun& run, const Attempt& attempt, int64_t step, double loss,
+                       double left_s) const {
   RunStatus status = this->status(run.id);
   status.step = step;
   // JSON has no numbers that are not finite.
   status.loss = std::isfinite(loss) ? std::optional(loss) : std::nullopt;
   status.left_s = std::isfinite(left_s) ? std::optional(left_s) : std::nullopt;
-  write_status(run.id, status);
+  write_status(attempt, status);
 }
 
-void Ledger::finish(const SweepRun& run) const {
+void Ledger::finish(const SweepRun& run, const Attempt& attempt) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kDone;
   status.step = status.steps = steps_of(run.config);
   status.reason.clear();
   status.loss = status.left_s = std::nullopt;
-  write_status(run.id, status);
+  write_status(attempt, status);
 }
 
-void Ledger::stop(const SweepRun& run, int64_t step) const {
+void Ledger::stop(const SweepRun& run, const Attempt& attempt, int64_t step) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kStopped;
   status.step = step;
-  write_status(run.id, status);
+  write_status(attempt, status);
 }
 
-void Ledger::fail(const SweepRun& run, const std::string& reason) const {
+void Ledger::fail(const SweepRun& run, const Attempt& attempt, const std::string& reason) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kFailed;
   ++status.failures;
   status.reason = reason;
-  write_status(run.id, status);
+  write_status(attempt, status);
 }
 
 bool Ledger::forgive(const SweepRun& run) const {
+  const auto too_often = [&] {
+    const RunStatus status = this->status(run.id);
+    return status.state == RunState::kFailed && status.failures >= kMostFailures;
+  };
+  if (!too_often()) return false;
+  const std::optional<Claim> claim = claims().take(run.id);
+  if (!claim || !too_often()) return false;  // another job sees to it
   RunStatus status = this->status(run.id);
-  if (status.state != RunState::kFailed || status.failures < kMostFailures) return false;
   status.failures = 0;
-  write_status(run.id, status);
+  write_status(claim->attempt(), status);
   return true;
 }
 
@@ -257,14 +261,22 @@ std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
                                const std::set<std::string>& tried) {
   for (size_t i = 0; i < sweep.runs.size(); ++i) {
     const std::string& id = sweep.runs[i].id;
-    if (tried.contains(id)) continue;
-    const RunStatus status = ledger.status(id);
-    if (status.state == RunState::kDone) continue;
-    if (status.state == RunState::kFailed && status.failures >= kMostFailures) continue;
-    if (!waiting_words(sweep.runs[i], ledger).empty()) continue;
+    if (tried.contains(id) || !is_open(ledger.status(id))) continue;
+    if (ledger.holder(id) || !waiting_words(sweep.runs[i], ledger).empty()) continue;
     return i;
   }
   return std::nullopt;
+}
+
+std::vector<HeldRun> held_elsewhere(const Sweep& sweep, const Ledger& ledger,
+                                    const std::set<std::string>& except) {
+  std::vector<HeldRun> held;
+  for (const SweepRun& run : sweep.runs) {
+    if (except.contains(run.id) || ledger.status(run.id).state == RunState::kDone) continue;
+    const auto holder = ledger.holder(run.id);
+    if (holder && holder->job.nonce != ledger.job().nonce) held.push_back({run.id, *holder});
+  }
+  return held;
 }
 
 }  // namespace varscale::sweep

@@ -1,20 +1,27 @@
 // The folder of a sweep: what was planned, what has run, what is left.
 //
-//   Ledger ledger = Ledger::claim(sweep, plan);            // the first rank alone
-//   while (const auto next = next_run(sweep, ledger, tried)) { ledger.start(run, steps); ... }
+//   Ledger ledger = Ledger::open(sweep, plan);             // the first rank alone
+//   while (const auto next = next_run(sweep, ledger, tried)) {
+//     const auto claim = ledger.take(run);                 // nothing: another job was faster
+//     ledger.start(run, claim->attempt());
+//     ...
+//   }
 //   fmt::print("{}", summary_table(summarise(sweep, ledger)));
 //
 // Layout   <output>/plan.json, sweep.yaml (a copy of the user's file), runs/<id>/{config.yaml,
-//          status.json} and what the trainer writes there: run.h5, checkpoints/.
+//          status.json, claims/} and what the trainer writes there: run.h5, checkpoints/; jobs/ and
+//          attempts/ (sweep/job.hpp, sweep/claim.hpp).
 // Order    status.json is replaced as a whole, so a reader sees one state or the next. A run that
-//          was killed stays `running` there; the next launch resumes it.
-// Errors   UserError: the folder is not writable, belongs to a sweep of another name, or another
-//          launch works on it now; a run folder of other settings under the same id; a file of ours
-//          that is not readable as such.
+//          was killed stays `running` there; the next launch resumes it. Who writes of a run holds it.
+// Threads  An open ledger belongs to one thread, which may hold any number of runs. Functions that take an
+//          Attempt need no open one: the rank that trains may call them on Ledger::look().
+// Errors   UserError: the folder is not writable, or belongs to a sweep of another name; a run folder
+//          of other settings under the same id; a file of ours that is not readable as such.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -22,6 +29,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sweep/claim.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/spec.hpp"
 
@@ -40,7 +48,7 @@ struct RunStatus {
   std::string reason;    // of the last failure
   std::string host;      // of the first rank
   std::optional<double> loss, left_s;  // of a step while it runs: training loss, seconds to the end
-  std::string updated;   // UTC; set by write_status
+  std::string updated;   // UTC, of the last change
 };
 
 // A failed run is tried again at the next launch, but not for ever.
@@ -48,41 +56,54 @@ inline constexpr int64_t kMostFailures = 3;
 
 class Ledger {
  public:
-  // Creates or takes the folder; holds its lock while the object lives.
-  static Ledger claim(const Sweep& sweep, const Plan& plan);
+  // Creates or joins the folder; while the object lives, other jobs see this one at work.
+  static Ledger open(const Sweep& sweep, const Plan& plan, JobOptions options = {});
   // Looks only: --plan and --status, also where nothing exists yet. UserError for another's folder.
   static Ledger look(const Sweep& sweep);
-
-  Ledger(Ledger&& other) noexcept;
-  Ledger& operator=(Ledger&&) = delete;
-  ~Ledger();
 
   std::filesystem::path run_folder(const std::string& id) const { return folder_ / "runs" / id; }
   const std::filesystem::path& folder() const noexcept { return folder_; }
   RunStatus status(const std::string& id) const;  // kPlanned where there is none
-  void write_status(const std::string& id, RunStatus status) const;
   std::vector<std::string> run_ids() const;  // folders under runs/, sorted
 
-  // The life of one run. start() makes the folder and config.yaml, or checks that they are of this
-  // run.
-  void start(const SweepRun& run) const;
-  void note_step(const SweepRun& run, int64_t step, double loss, double left_s) const;
-  void finish(const SweepRun& run) const;
-  void stop(const SweepRun& run, int64_t step) const;
-  void fail(const SweepRun& run, const std::string& reason) const;
+  // Of an open ledger. take(): nothing where another job has the run, or it is done or has failed too often by
+  // now. holder(): the living job that has it, this one included.
+  std::optional<Claim> take(const SweepRun& run) const;
+  std::optional<Holder> holder(const std::string& id) const;
+  const Job& job() const { return claims().job(); }
   // A run that has failed too often is tried again; true where it had.
   bool forgive(const SweepRun& run) const;
+  std::string take_job_failure() const;  // why the others may not see this job, once; empty: they do
+
+  // The life of one run. start() makes config.yaml, or checks that it is of this run. If the attempt has been
+  // taken over, nothing is written and they throw.
+  void start(const SweepRun& run, const Attempt& attempt) const;
+  void note_step(const SweepRun& run, const Attempt& attempt, int64_t step, double loss, double left_s) const;
+  void finish(const SweepRun& run, const Attempt& attempt) const;
+  void stop(const SweepRun& run, const Attempt& attempt, int64_t step) const;
+  void fail(const SweepRun& run, const Attempt& attempt, const std::string& reason) const;
 
  private:
   explicit Ledger(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  void write_status(const Attempt& attempt, const RunStatus& status) const;
+  Claims& claims() const;
   std::filesystem::path folder_;
-  int lock_ = -1;
+  std::unique_ptr<Claims> claims_;  // of an open one
 };
 
-// The first run of the file that is not done, not in `tried`, has not failed too often and need not wait for
-// its trunk.
+// The first run of the file that is not done, not in `tried`, has not failed too often, need not wait for its trunk
+// and that no living job has.
 std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
                                const std::set<std::string>& tried);
+
+// A run that another job has.
+struct HeldRun {
+  std::string id;
+  Holder holder;
+};
+// Those of the file that are not done and not in `except`.
+std::vector<HeldRun> held_elsewhere(const Sweep& sweep, const Ledger& ledger,
+                                    const std::set<std::string>& except);
 
 // Rates of this sweep's finished runs, per rank (the fact `ranks` of run.h5; 1 where it is absent).
 std::vector<MeasuredRate> measured_rates(const Sweep& sweep, const Ledger& ledger);

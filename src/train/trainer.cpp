@@ -93,7 +93,7 @@ class Trainer {
                                                .eps = run_.optimizer.eps}),
         keep_(run_.train.keep, sweep::kept_steps_of(run_)),
         checkpoints_(job.folder / "checkpoints", keep_),
-        saver_(job.folder / "checkpoints", keep_, world),
+        saver_(job.folder / "checkpoints", keep_, world, job.before_publish),
         identity_{.run_id = sweep::run_id(run_, job.facts),
                   .config_hash = sweep::identity_hash(run_, job.facts)},
         flops_per_image_(scaling::training_flops(shape_, 1.0)),
@@ -217,7 +217,8 @@ class Trainer {
   // saving; a checkpoint is published when no rank still writes.
   RankStep news() const {
     const bool stop_here = job_.stop_after > 0 && step_ >= job_.stop_after;
-    return {.stop = stop_.requested() || stop_here,
+    const bool given_up = world_.rank() == 0 && job_.give_up && job_.give_up();
+    return {.stop = stop_.requested() || stop_here || given_up,
             .save_due = seconds_since(last_save_) > 60 * run_.train.save_every_min,
             .writing = saver_.busy(),
             .memory_bytes = nn::peak_bytes(device_)};
@@ -396,7 +397,9 @@ class Trainer {
   // Everything launched has been settled.
   checkpoint::State state() {
     VARSCALE_CHECK(launched_.empty(), "a checkpoint of {} steps under way", launched_.size());
-    if (rows_) rows_->sync();
+    comm::agree_on(world_, "flush of run.h5", [&] {
+      if (rows_) rows_->sync();
+    });
     checkpoint::State state{.identity = identity_,
                             .step = step_,
                             .segment = segment_,

@@ -3,8 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "base/error.hpp"
 #include "tests/support/temporary_folder.hpp"
@@ -25,6 +29,31 @@ TEST(AtomicFile, AppearsOnlyOnCommit) {
   file.commit();
   EXPECT_EQ(read_file(target), "one two");
   EXPECT_EQ(folder.entries(), 1);
+}
+
+TEST(WriteFileOnce, LetsOneOfManyWritersMakeTheFile) {
+  const TemporaryFolder folder;
+  for (int round = 0; round < 20; ++round) {
+    const fs::path target = folder / ("claim-" + std::to_string(round));
+    std::atomic<int> made = 0, winner = -1;
+    std::vector<std::thread> writers;
+    for (int i = 0; i < 8; ++i)
+      writers.emplace_back([&, i] {
+        if (!write_file_once(target, std::to_string(i))) return;
+        ++made;
+        winner = i;
+      });
+    for (std::thread& writer : writers) writer.join();
+    EXPECT_EQ(made, 1);
+    EXPECT_EQ(read_file(target), std::to_string(winner));
+    EXPECT_EQ(folder.entries(), round + 1);  // and nothing beside
+  }
+}
+
+TEST(WriteFileOnce, SaysWhereItCannotWrite) {
+  const TemporaryFolder folder;
+  const auto write = [&] { write_file_once(folder / "none/claim-1", "x"); };
+  EXPECT_THAT(message_of<UserError>(write), HasSubstr("none/claim-1"));
 }
 
 TEST(AtomicFile, LeavesTheOldFileAndNoTemporaryWhenDropped) {

@@ -165,6 +165,36 @@ TEST_F(Checkpoints, OneRanksFailureIsEveryRanksAndLeavesNothing) {
   EXPECT_TRUE(std::filesystem::is_empty(path()));
 }
 
+TEST_F(Checkpoints, AreNotPublishedIfTheCallBeforeThrows) {
+  const auto thrown = comm::try_ranks(3, [&](comm::Communicator& world) {
+    Saver saver(path(), 2, world, [&] {
+      EXPECT_EQ(world.rank(), 0);
+      EXPECT_TRUE(folder().steps().empty());
+      throw std::runtime_error("another job has the run");
+    });
+    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces_of(world.rank(), 3, 5, true), .rows = {}});
+  });
+  for (const auto& pointer : thrown) {
+    ASSERT_NE(pointer, nullptr);
+    try {
+      std::rethrow_exception(pointer);
+    } catch (const std::exception& error) {
+      EXPECT_THAT(error.what(), HasSubstr("another job has the run"));
+    }
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(path()));
+}
+
+TEST_F(Checkpoints, MakeNoFolderInPlaceOfOneThatWasTakenAway) {
+  const auto away = scratch_ / "run/checkpoints";
+  const auto thrown = comm::try_ranks(2, [&](comm::Communicator& world) {
+    Saver saver(away, 2, world);
+    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces_of(world.rank(), 2, 5, true), .rows = {}});
+  });
+  for (const auto& pointer : thrown) EXPECT_NE(pointer, nullptr);
+  EXPECT_FALSE(std::filesystem::exists(scratch_ / "run"));
+}
+
 TEST_F(Checkpoints, RefuseAMissingATruncatedAndAChangedFile) {
   save(2, 1);
   const auto file = path() / "step-000000001/rank-00001.safetensors";

@@ -63,6 +63,42 @@ def stop_in(branch, output):
     check(status(branch)["state"] == "stopped", status(branch))
 
 
+def frozen_in_the_trunk(trunk_name):
+    """A launch that sleeps in the trunk, behind its first branch point and before the last; and its folder."""
+    for attempt in range(5):
+        output = pathlib.Path(f"two-{attempt}")
+        trunk = output / "runs" / trunk_name
+        first = subprocess.Popen(command("var_sweep", "shared.yaml", "--set", f"output={output}"), env=environment(),
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while first.poll() is None and BEGINS[0] not in checkpoints(trunk):
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        if first.poll() is None and BEGINS[-1] not in checkpoints(trunk):
+            return first, output
+        first.send_signal(signal.SIGCONT)  # too late; once more
+        check(first.wait(timeout=120) == DONE, f"ended with {first.returncode}")
+    check(False, "the trunk was never met between its branch points")
+
+
+def two_launches(trunk_name, alone):
+    """One is in the trunk; the other takes the branch whose checkpoint is there and waits for no other's."""
+    first, output = frozen_in_the_trunk(trunk_name)
+    branch = output / "runs" / alone[0].name
+    second = subprocess.Popen(command("var_sweep", "shared.yaml", "--set", f"output={output}"), env=environment(),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while second.poll() is None and not ((branch / "status.json").exists() and status(branch)["state"] == "done"):
+        time.sleep(0.01)
+    reached = status(output / "runs" / trunk_name)
+    first.send_signal(signal.SIGCONT)
+    _, said = second.communicate(timeout=120)
+    codes = [first.wait(timeout=120), second.returncode]
+    check(status(branch)["state"] == "done" and reached["state"] == "running", f"{reached}\n{said}")
+    check(all(code in (DONE, STOPPED) for code in codes) and DONE in codes, f"ended with {codes}\n{said}")
+    for branch, expected, begin in zip(run_folders(output)[1:], alone, BEGINS, strict=True):
+        require_same(branch, expected, begin, f"two launches, {branch.name}")
+    print("branches: one launch trains the first branch while another is in the trunk, the same")
+
+
 def main():
     with scratch("branches"):
         make_images()
@@ -80,6 +116,8 @@ def main():
                 check(file.attrs["branch_of"] == trunk.name and file.attrs["branch_step"] == begin,
                       f"{branch.name}: says that it comes from {dict(file.attrs)}")
         print("branches: rows, weights and moments of three budgets equal those of the runs alone, to the bit")
+
+        two_launches(trunk.name, run_folders("alone"))
 
         # The longest once more, stopped on the way and started again.
         last, expected = branches[-1], run_folders("alone")[-1]

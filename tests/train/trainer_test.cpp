@@ -1,10 +1,13 @@
 #include "train/trainer.hpp"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <future>
+#include <stdexcept>
 
 #include "base/file.hpp"
 #include "checkpoint/checkpoint.hpp"
@@ -12,12 +15,14 @@
 #include "nn/tensor.hpp"
 #include "records/run_file.hpp"
 #include "scaling/layout.hpp"
+#include "tests/support/temporary_folder.hpp"
 #include "tests/train/tiny_run.hpp"
 #include "train/eval_points.hpp"
 
 namespace varscale {
 namespace {
 
+namespace fs = std::filesystem;
 using test::ScratchFolder;
 
 struct Tiny {
@@ -238,6 +243,47 @@ TEST(Trainer, KeepsTheCheckpointsOfChosenBudgets) {
   tiny.run(job);
   EXPECT_EQ(checkpoint::CheckpointFolder(job.folder / "checkpoints", 1).steps(),
             (std::vector<int64_t>{4, 10, 20}));
+}
+
+TEST(Trainer, GivesUpInGoodOrderWhenItIsTold) {
+  Tiny tiny;
+  train::TrainJob job = tiny.job("run");
+  int64_t now = 0;
+  job.on_step = [&](int64_t step, double) { now = step; };
+  job.give_up = [&] { return now >= 7; };
+  const train::Outcome outcome = tiny.run(job);
+  EXPECT_EQ(outcome.state, train::Outcome::State::kStopped);
+  // The ranks speak of it when the step's row is complete, or at the next.
+  EXPECT_GE(outcome.step, 7);
+  EXPECT_LE(outcome.step, 8);
+  EXPECT_EQ(checkpoint::CheckpointFolder(job.folder / "checkpoints", 1).latest(), outcome.step);
+}
+
+TEST(Trainer, PublishesNothingIfItMayNot) {
+  Tiny tiny;
+  train::TrainJob job = tiny.job("run");
+  job.before_publish = [] { throw std::runtime_error("another job has the run"); };
+  EXPECT_THAT(base::message_of<std::runtime_error>([&] { tiny.run(job); }), testing::HasSubstr("another job has the run"));
+  EXPECT_TRUE(fs::is_empty(job.folder / "checkpoints"));
+}
+
+TEST(Trainer, OfAFolderThatIsTakenAwayEveryRankKnows) {
+  Tiny tiny;
+  train::TrainJob job = tiny.job("run");
+  const fs::path away = tiny.scratch.path() / "away";
+  job.run.train.save_every_min = 0;
+  job.on_step = [&](int64_t step, double) {
+    if (step == 5) fs::rename(job.folder, away);
+  };
+  bool agreed = false;
+  try {
+    tiny.run(job);
+  } catch (const std::exception& error) {
+    agreed = dynamic_cast<const comm::Agreed*>(&error) != nullptr;
+  }
+  EXPECT_TRUE(agreed);
+  EXPECT_FALSE(fs::exists(job.folder));
+  EXPECT_LE(checkpoint::CheckpointFolder(away / "checkpoints", 1).latest(), 5);
 }
 
 TEST(Trainer, HoldsTheModelAsTheMemoryOfARankAsks) {
