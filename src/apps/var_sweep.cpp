@@ -210,10 +210,12 @@ class Launch {
                    run.holder.job.words());
       }
       for (const sweep::SweepRun& run : sweep_.runs) {
-        if (held.contains(run.id) || ledger_->status(run.id).state == sweep::RunState::kDone) continue;
+        const sweep::RunStatus status = ledger_->status(run.id);
+        if (held.contains(run.id) || status.state == sweep::RunState::kDone) continue;
         // A branch whose checkpoint another job may still write, or has written by now.
+        const bool open = !tried.contains(run.id) && status.failures < sweep::kMostFailures;
         const std::string waiting = sweep::waiting_words(run, *ledger_);
-        if (run.branch && !tried.contains(run.id) && (waiting.empty() || ledger_->holder(run.branch->trunk))) {
+        if (run.branch && open && (waiting.empty() || ledger_->holder(run.branch->trunk))) {
           if (code == ExitCode::kDone) code = ExitCode::kStopped;
           fmt::print(stderr, "var_sweep: run {} {}\n", run.id, waiting.empty() ? "can begin now" : waiting);
         } else {
@@ -289,7 +291,7 @@ class Launch {
     });
     train::TrainJob job = job_of(run, attempt.folder);
     if (const auto& from = run.branch)
-      job.origin = train::Origin{sweep_.output / "runs" / from->trunk, from->trunk, from->trunk_hash, from->step};
+      job.origin = train::Origin{attempt.run.parent_path() / from->trunk, from->trunk, from->trunk_hash, from->step};
     Clock::time_point noted = Clock::now(), since = noted;
     int64_t first = 0;  // the first step of this launch
     if (is_first()) {

@@ -262,7 +262,8 @@ std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
   for (size_t i = 0; i < sweep.runs.size(); ++i) {
     const std::string& id = sweep.runs[i].id;
     if (tried.contains(id) || !is_open(ledger.status(id))) continue;
-    if (ledger.holder(id) || !waiting_words(sweep.runs[i], ledger).empty()) continue;
+    if (ledger.holder(id)) continue;
+    if (!waiting_words(sweep.runs[i], ledger).empty()) continue;
     return i;
   }
   return std::nullopt;

@@ -48,14 +48,14 @@ struct TrainJob {
   // Called on every rank before each step with the updates taken; may be empty, and may throw: for
   // tests of faults.
   std::function<void(int64_t step)> before_step = {};
-  // Of a branch: its trunk, whose first steps are those of this run. Not looked at where the run has a
-  // checkpoint of its own.
-  std::optional<Origin> origin = {};
   // Called on the first rank directly before a checkpoint is published; may be empty. If it throws, nothing is
   // published, and every rank throws its sentence.
   std::function<void()> before_publish = {};
   // Asked on the first rank after every step; may be empty. True: stop in good order, as by a signal.
   std::function<bool()> give_up = {};
+  // Of a branch: its trunk, whose first steps are those of this run. Not looked at where the run has a
+  // checkpoint of its own.
+  std::optional<Origin> origin = {};
   bool quiet = false;      // no progress line
   int64_t stop_after = 0;  // stop in good order after this many updates (0: never): for tests
 };
