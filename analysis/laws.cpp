@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "tuning.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -69,10 +70,19 @@ class Analyst {
            std::optional<fit::Noise> noise = {}) {
     law.e_rule = rule.name;
     law.fit = fit::fit_power_law(law.points, rule.rule);
-    if (!noise) noise = fit::estimate_noise(law.points, law.fit);
-    if (noise) law.bootstrap = fit::bootstrap_fit(law.points, law.fit, *noise, options_.bootstrap);
+    std::optional<fit::Redraw> redraw = redraw_of(sweep_, law.runs, law.metric);
+    if (!redraw && !noise) noise = fit::estimate_noise(law.points, law.fit);
+    if (!redraw && noise) redraw = fit::Redraw{*noise, {}};
+    if (redraw) law.bootstrap = fit::bootstrap_fit(law.points, law.fit, *redraw, options_.bootstrap);
     if (with_check) law.check = fit::fit_log_huber(law.points, rule.rule);
     law.caveat = caveat_of(law);
+    std::vector<const Run*> at_edge;
+    for (const TunedPoint& point : sweep_.tuned)
+      if (point.best.at_edge && std::ranges::find(law.runs, &point.run) != law.runs.end())
+        at_edge.push_back(&point.run);
+    if (!at_edge.empty())
+      law.caveat += fmt::format("{}the best rate of {} is the edge of its grid", law.caveat.empty() ? "" : "; ",
+                                depth_words(depths(at_edge)));
     result_.fits.push_back(std::move(law));
   }
 
@@ -96,21 +106,22 @@ class Analyst {
   // The runs of one depth that differ in budget only, where some have role data.
   void fit_data() {
     std::set<int64_t> data_depths;
-    for (const Run& run : sweep_.runs)
-      if (run.role == "data") data_depths.insert(run.depth);
+    const std::vector<const Run*> points = sweep_.points();
+    for (const Run* run : points)
+      if (run->role == "data") data_depths.insert(run->depth);
     for (int64_t depth : data_depths) {
       std::vector<const Run*> runs;
       std::set<int64_t> budgets;
       const std::string* fingerprint = nullptr;
-      for (const Run& run : sweep_.runs) {
-        if (run.depth != depth || (run.role != "data" && run.role != "main")) continue;
-        if (fingerprint == nullptr) fingerprint = &run.tokens_fingerprint;
-        if (*fingerprint != run.tokens_fingerprint)
+      for (const Run* run : points) {
+        if (run->depth != depth || (run->role != "data" && run->role != "main")) continue;
+        if (fingerprint == nullptr) fingerprint = &run->tokens_fingerprint;
+        if (*fingerprint != run->tokens_fingerprint)
           throw base::UserError(
               "{} and {} were trained on different tokens; L(D) needs one token file",
-              runs.front()->id, run.id);
-        runs.push_back(&run);
-        budgets.insert(run.budget_images);
+              runs.front()->id, run->id);
+        runs.push_back(run);
+        budgets.insert(run->budget_images);
       }
       if (static_cast<int64_t>(budgets.size()) < kBudgetsForLaw) {
         result_.notes.push_back(fmt::format("L(D) at d{} needs {} budgets; there are {}.", depth,
@@ -146,7 +157,8 @@ class Analyst {
             continue;
           }
           for (fit::HeldOut& held :
-               fit::hold_out_largest(points, rule.rule, options_.bootstrap, options_.hold_out)) {
+               fit::hold_out_largest(points, rule.rule, options_.bootstrap, options_.hold_out,
+                                     redraw_of(sweep_, main, metric))) {
             Held entry{name(n_rule),
                        rule.name,
                        metric,

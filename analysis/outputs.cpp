@@ -138,6 +138,30 @@ ordered_json comparison_json(const Comparison& comparison) {
   return json;
 }
 
+ordered_json rates_json(const LearningRates& rates) {
+  ordered_json json = {{"state", rates.word()}, {"sentence", rates.sentence()}};
+  if (!rates.checked_in.empty()) {
+    json["checked_in"] = rates.checked_in;
+    json["budget_share"] = six(rates.budget_share);
+  }
+  json["points"] = ordered_json::array();
+  for (const RateFinding& each : rates.findings) {
+    ordered_json point = {{"depth", each.depth},
+                          {"images", each.images},
+                          {"best", six(each.best.x)},
+                          {"loss", six(each.best.y)},
+                          {"at_edge", each.best.at_edge}};
+    if (each.rule) {
+      point["rule"] = six(*each.rule);
+      point["best_over_rule"] = six(each.best.x / *each.rule);
+    }
+    point["tried"] = ordered_json::array();
+    for (const fit::Observation& p : each.losses) point["tried"].push_back({{"lr", six(p.x)}, {"loss", six(p.y)}});
+    json["points"].push_back(point);
+  }
+  return json;
+}
+
 // Comma-separated rows; texts here never hold a comma but in a formula or a rule, which are quoted.
 class Csv {
  public:
@@ -320,6 +344,7 @@ ordered_json fit_json(const Results& results) {
   for (const Held& held : results.analysis.held_out) json["held_out"].push_back(held_json(held));
   json["registered_prediction"] =
       results.comparison ? comparison_json(*results.comparison) : ordered_json();
+  json["learning_rate"] = rates_json(results.rates);
   json["notes"] = results.analysis.notes;
   return json;
 }

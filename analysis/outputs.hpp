@@ -15,6 +15,7 @@
 #include "laws.hpp"
 #include "prediction.hpp"
 #include "runs.hpp"
+#include "tuning.hpp"
 
 namespace varscale::analysis {
 
@@ -27,6 +28,7 @@ struct Results {
   const Options& options;
   std::optional<Comparison> comparison;
   std::string sentence;  // the law in one sentence
+  LearningRates rates;
 };
 
 nlohmann::ordered_json fit_json(const Results& results);

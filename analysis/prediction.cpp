@@ -8,6 +8,7 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "tuning.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -57,16 +58,17 @@ Registration register_prediction(const std::filesystem::path& folder,
     throw UserError("{}: has no plan.json, which names the deepest model; var_sweep writes it",
                     folder.string());
   Registration r;
-  for (const PlannedRun& run : *plan)
+  for (const PlannedRun& run : plan->runs)
     if (run.role == "main") r.depth = std::max(r.depth, run.depth);
   std::set<std::string> smaller;
-  for (const PlannedRun& run : *plan) {
+  for (const PlannedRun& run : plan->runs) {
     if (run.depth < r.depth) smaller.insert(run.id);
     if (run.role != "main" || run.depth != r.depth) continue;
     ++r.runs;
     r.params_total = run.params_total;
     r.deepest_had_rows |= std::filesystem::exists(folder / "runs" / run.id / "run.h5");
   }
+  if (!plan->tune.empty()) r.runs = 1;  // they make one point
   if (smaller.empty())
     throw UserError("{}: all its runs have depth {}; a prediction needs smaller depths",
                     folder.string(), r.depth);
@@ -81,7 +83,8 @@ Registration register_prediction(const std::filesystem::path& folder,
   for (const Run* run : main) r.files[run->id] = run->sha256;
   for (Metric metric : kRegistered) {
     const fit::Prediction p = fit::predict(size_points(main, NRule::kTotal, metric), r.params_total,
-                                           fit::EFree{}, options.bootstrap, r.runs);
+                                           fit::EFree{}, options.bootstrap, r.runs,
+                                           redraw_of(sweep, main, metric));
     r.metrics[name(metric)] = {p.y, p.gain, p.previous_y, p.y_interval, p.gain_interval};
     if (metric == Metric::kLossMean) r.law = law_words(p.fit, "N");
   }

@@ -35,6 +35,7 @@ class Page {
     prediction();
     curves();
     other_laws();
+    learning_rate();
     residuals();
     pictures();
     runs();
@@ -76,6 +77,7 @@ class Page {
       add("<h1>The validation loss does not fall with size in this sweep</h1>");
     add("<p class=\"lead\">{}</p></header>", typeset(r_.sentence));
     tiles();
+    const bool tuned = r_.rates.state == LearningRates::State::kTuned;
     const bool one_lr = std::all_of(main_.begin(), main_.end(),
                                     [&](const Run* run) { return run->lr == first.lr; });
     add("<p>Visual autoregressive models of depth {} were each trained on {} images of {} tokens "
@@ -84,9 +86,9 @@ class Page {
         escape(depth_words(depths(main_))), first.budget_images, first.tokens_per_image,
         first.passes > 1 ? digits(first.passes, 2) + " passes" : std::string("at most one pass"),
         first.val_images,
-        one_lr
-            ? "only the size differs"
-            : "the size differs, and with it the peak learning rate, as the table of runs shows");
+        tuned    ? "the size differs, and at each size the peak learning rate is the best of several"
+        : one_lr ? "only the size differs"
+                 : "the size differs, and with it the peak learning rate, as the table of runs shows");
   }
 
   void tile(const std::string& what, const std::string& value, const std::string& below) {
@@ -311,6 +313,31 @@ class Page {
     law_table("L(D)", false);
   }
 
+  void learning_rate() {
+    const LearningRates& rates = r_.rates;
+    add("<h2>Learning rate</h2>\n<p>{}.</p>", escape(rates.sentence()));
+    if (rates.findings.empty()) return;
+    const bool checked = rates.state == LearningRates::State::kChecked;
+    add("<div class=\"scroll\"><table><thead><tr><th>depth</th><th>images</th><th class=\"text\">rates tried: "
+        "loss</th><th>best rate</th><th>loss there</th>{}<th class=\"text\">enclosed</th></tr></thead><tbody>",
+        checked ? "<th>over the rule's</th>" : "");
+    for (const RateFinding& each : rates.findings) {
+      std::string tried;
+      for (const fit::Observation& p : each.losses)
+        tried += fmt::format("{}{:.3g}: {:.4f}", tried.empty() ? "" : ", ", p.x, p.y);
+      add("<tr><td>d{}</td><td>{}</td><td class=\"text\">{}</td><td>{:.3g}</td><td>{:.4f}</td>{}<td "
+          "class=\"text\">{}</td></tr>",
+          each.depth, each.images, tried, each.best.x, each.best.y,
+          each.rule ? fmt::format("<td>{}</td>", digits(each.best.x / *each.rule, 3)) : "",
+          each.best.at_edge ? "no: the edge is the best" : "yes");
+    }
+    add("</tbody></table></div>");
+    if (!checked)
+      add("<p>A point is the vertex of the parabola through the lowest loss and its neighbours in the log of the rate; "
+          "its other values are read at the same rate. Intervals draw every run of every grid anew with the noise of "
+          "one run and take the vertices again, where repeated seeds or spare rates tell that noise.</p>");
+  }
+
   void residuals() {
     add("<h2>Residuals</h2>");
     figure("residuals",
@@ -383,7 +410,9 @@ class Page {
         "entropy of the tokens. The exponent stands and falls with it: the rows with E given show "
         "by how much.</li>");
     add("<li>{} distinct sizes.{}</li>", law_->fit.distinct_sizes,
-        single.empty()
+        r_.rates.state == LearningRates::State::kTuned
+            ? ""
+        : single.empty()
             ? " Every depth has repeated seeds."
             : fmt::format(" One seed only at {}: the noise there is taken from the other depths.",
                           depth_words(single)));

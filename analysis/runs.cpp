@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "tuning.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -86,10 +87,11 @@ std::string read_point(Run& run) {
 
 }  // namespace
 
-std::optional<std::vector<PlannedRun>> read_plan(const std::filesystem::path& folder) {
+std::optional<SweepPlan> read_plan(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "plan.json";
   if (!std::filesystem::exists(path)) return std::nullopt;
-  std::vector<PlannedRun> runs;
+  SweepPlan result;
+  std::vector<PlannedRun>& runs = result.runs;
   try {
     const nlohmann::ordered_json plan = base::parse_json(base::read_file(path));
     for (const nlohmann::ordered_json& run : plan.at("runs")) {
@@ -98,8 +100,10 @@ std::optional<std::vector<PlannedRun>> read_plan(const std::filesystem::path& fo
                       .depth = run.at("depth").get<int64_t>(),
                       .params_total = run.at("parameters").get<double>(),
                       .images = run.at("images").get<int64_t>(),
+                      .lr = run.value("lr", 0.0),
                       .branch_of = run.value("branch_of", "")});
     }
+    if (plan.contains("tune")) result.tune = plan["tune"].get<std::vector<std::string>>();
   } catch (const nlohmann::ordered_json::exception& error) {
     throw UserError("{}: not a plan that var_sweep wrote ({})", path.string(), error.what());
   }
@@ -110,7 +114,7 @@ std::optional<std::vector<PlannedRun>> read_plan(const std::filesystem::path& fo
     run.is_shorter = run.role == "main" && !run.branch_of.empty() && run.images < longest.at(run.branch_of);
     if (run.is_shorter) run.role = "data";
   }
-  return runs;
+  return result;
 }
 
 std::string name(NRule rule) {
@@ -193,10 +197,21 @@ double Run::value(Metric metric) const {
   return 0;
 }
 
-std::vector<const Run*> SweepRuns::main_runs() const {
+std::vector<const Run*> SweepRuns::points() const {
   std::vector<const Run*> result;
+  std::set<const Run*> in_a_point;
+  for (const TunedPoint& point : tuned) {
+    result.push_back(&point.run);
+    for (size_t i : point.members) in_a_point.insert(&runs[i]);
+  }
   for (const Run& run : runs)
-    if (run.role == "main") result.push_back(&run);
+    if (!in_a_point.contains(&run) && (tune.empty() || run.role != "main")) result.push_back(&run);
+  return result;
+}
+
+std::vector<const Run*> SweepRuns::main_runs() const {
+  std::vector<const Run*> result = points();
+  std::erase_if(result, [](const Run* run) { return run->role != "main"; });
   return result;
 }
 
@@ -210,9 +225,11 @@ SweepRuns load_runs(const std::filesystem::path& folder,
   sweep.folder = folder;
   sweep.name = std::filesystem::weakly_canonical(folder).filename().string();
   std::optional<std::map<std::string, PlannedRun>> planned;
-  if (const auto plan = read_plan(folder)) {
+  sweep.plan = read_plan(folder);
+  if (sweep.plan) {
+    sweep.tune = sweep.plan->tune;
     planned.emplace();
-    for (const PlannedRun& run : *plan) planned->emplace(run.id, run);
+    for (const PlannedRun& run : sweep.plan->runs) planned->emplace(run.id, run);
   }
   for (const auto& entry : std::filesystem::directory_iterator(runs_folder)) {
     if (!entry.is_directory()) continue;
@@ -242,6 +259,7 @@ SweepRuns load_runs(const std::filesystem::path& folder,
   if (sweep.runs.empty())
     throw UserError("{}: none of its {} runs is finished; a fit needs finished runs",
                     folder.string(), sweep.left_out.size());
+  if (!sweep.tune.empty()) sweep.tuned = tuned_points(sweep);
   return sweep;
 }
 

@@ -5,7 +5,8 @@
 //   sweep.left_out                                     // the others, each with the reason: not
 //                                                      // finished, or no longer in plan.json
 //
-// A run's point is its last evaluation, on the whole validation set, after its last step.
+// A run's point is its last evaluation, on the whole validation set, after its last step. In a sweep that tunes
+// its learning rate (`tune` in plan.json) the runs of one depth and budget make one point (tuning.hpp).
 //
 // Errors   UserError: no such folder, no finished run, a run.h5 without a needed attribute, a final loss
 //          that is not a number (each names the file).
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "fit/power_law.hpp"
+#include "fit/vertex.hpp"
 #include "records/run_file.hpp"
 
 namespace varscale::analysis {
@@ -54,20 +56,32 @@ struct Run {
   double value(Metric metric) const;
 };
 
-// The runs of the folder's plan.json (var_sweep writes it); nothing where there is none. Of the branches of one
+// The folder's plan.json (var_sweep writes it); nothing where there is none. Of the branches of one
 // trunk that are of role main, the longest is; the others are of role data.
 struct PlannedRun {
   std::string id, role;
   int64_t depth = 0;
   double params_total = 0;
   int64_t images = 0;
+  double lr = 0;               // peak; 0: the plan does not say
   std::string branch_of = {};  // its trunk
   bool is_shorter = false;     // a branch of role main that is not the longest of its trunk
 };
-std::optional<std::vector<PlannedRun>> read_plan(const std::filesystem::path& folder);
+struct SweepPlan {
+  std::vector<PlannedRun> runs;
+  std::vector<std::string> tune;  // settings that are tuned
+};
+std::optional<SweepPlan> read_plan(const std::filesystem::path& folder);
 
 struct LeftOut {
   std::string id, reason;
+};
+
+// The runs of one depth and budget at the best of their rates.
+struct TunedPoint {
+  Run run;                      // as one run: id "d6-tuned", rate and values at the vertex
+  std::vector<size_t> members;  // in SweepRuns::runs
+  fit::Vertex best;             // of loss_mean
 };
 
 struct SweepRuns {
@@ -75,8 +89,13 @@ struct SweepRuns {
   std::string name;
   std::vector<Run> runs;
   std::vector<LeftOut> left_out;
+  std::optional<SweepPlan> plan;
+  std::vector<std::string> tune;  // the plan's
+  std::vector<TunedPoint> tuned;
 
-  std::vector<const Run*> main_runs() const;  // role "main"
+  // What the laws go through: tuned points, and runs of role data that are in none; without tune every run.
+  std::vector<const Run*> points() const;
+  std::vector<const Run*> main_runs() const;  // of points(): role "main"
 };
 
 // `wanted` decides by run id, before a file is opened; empty: all.

@@ -19,6 +19,7 @@
 #include "records/run_file.hpp"
 #include "report.hpp"
 #include "runs.hpp"
+#include "tuning.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -36,13 +37,14 @@ constexpr const char* kExamples = R"(
 Examples:
   var_fit results/quickstart
   var_fit results/depth --e-mean 5.0 --e-tail 4.5 --e-source "authors' statement for the public tokenizer"
+  var_fit results/depth --lr-check results/lr_check
   var_fit results/quickstart --register-prediction    before the deepest run is read
   var_fit results/depth --csv tables --json
 
 Exit codes: 0 done, 2 bad input, others failure.)";
 
 struct Arguments {
-  std::filesystem::path sweep, out, csv;
+  std::filesystem::path sweep, out, csv, lr_check;
   Options options;
   bool register_only = false, json = false, no_figures = false;
 };
@@ -64,6 +66,8 @@ bool parse(int argc, char** argv, Arguments& a) {
   app.add_option("--resamples", a.options.bootstrap.resamples,
                  "bootstrap resamples (default 2000)");
   app.add_option("--seed", a.options.bootstrap.seed, "of the bootstrap (default 0)");
+  app.add_option("--lr-check", a.lr_check,
+                 "folder of a small sweep around the learning-rate rule, as of sweeps/lr_check.yaml");
   app.add_option("--csv", a.csv, "also export every run's tables as CSV into this folder");
   app.add_flag(
       "--register-prediction", a.register_only,
@@ -109,7 +113,7 @@ std::string whole_sentence(const SweepRuns& sweep, const Analysis& analysis,
   return sentence + ".";
 }
 
-void print_summary(const SweepRuns& sweep, const Analysis& analysis) {
+void print_summary(const SweepRuns& sweep, const Analysis& analysis, const LearningRates& rates) {
   fmt::print("{}: {} finished runs ({})", sweep.folder.string(), sweep.runs.size(),
              depth_words(depths(sweep.main_runs())));
   fmt::print("{}\n",
@@ -127,6 +131,7 @@ void print_summary(const SweepRuns& sweep, const Analysis& analysis) {
                law.caveat.empty() ? "" : "   (" + law.caveat + ")");
   }
   for (const std::string& note : analysis.notes) fmt::print("  {}\n", note);
+  fmt::print("  {}\n", rates.sentence());
 }
 
 ExitCode register_only(const Arguments& a) {
@@ -148,12 +153,15 @@ ExitCode run(int argc, char** argv) {
 
   const SweepRuns sweep = load_runs(a.sweep);
   const Analysis analysis = analyse(sweep, a.options);
+  std::optional<SweepRuns> check;
+  if (!a.lr_check.empty()) check = load_runs(a.lr_check);
+  const LearningRates rates = learning_rates(sweep, check);
   base::require_writable_folder(a.out);
   std::optional<Comparison> comparison;
   if (const auto registration = read_registration(a.out))
     comparison = compare(*registration, sweep);
   const Results results{sweep, analysis, a.options, comparison,
-                        whole_sentence(sweep, analysis, comparison)};
+                        whole_sentence(sweep, analysis, comparison), rates};
 
   write_tables(results, a.out);
   const nlohmann::ordered_json json = fit_json(results);
@@ -167,7 +175,7 @@ ExitCode run(int argc, char** argv) {
   if (a.json) {
     fmt::print("{}\n", base::json_text(json, 2));
   } else {
-    print_summary(sweep, analysis);
+    print_summary(sweep, analysis, rates);
     fmt::print("report: {}\n{}\n", (a.out / "report.html").string(), results.sentence);
   }
   return ExitCode::kDone;

@@ -24,6 +24,7 @@
 #include "coordinate/coordinator.hpp"
 #include "coordinate/worker.hpp"
 #include "records/token_file.hpp"
+#include "sweep/branches.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/settings.hpp"

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "sweep/branches.hpp"
+
 namespace varscale::coordinate {
 
 namespace {
@@ -297,8 +299,20 @@ ExitCode Coordinator::exit_code() {
     held.insert(run.id);
     say(fmt::format("var_sweep: {} is left out while there is a file `stop` in its folder", run.id));
   }
-  for (const sweep::SweepRun& run : sweep_.runs)
-    if (!held.contains(run.id) && ledger_.status(run.id).state != sweep::RunState::kDone) code = ExitCode::kFailure;
+  for (const sweep::SweepRun& run : sweep_.runs) {
+    const sweep::RunStatus status = ledger_.status(run.id);
+    if (held.contains(run.id) || status.state == sweep::RunState::kDone) continue;
+    // A branch whose checkpoint another job may still write, or has written by now.
+    const bool open = !tried_.contains(run.id) && status.failures < sweep::kMostFailures;
+    const std::string waiting = sweep::waiting_words(run, ledger_);
+    if (run.branch && open && (waiting.empty() || ledger_.holder(run.branch->trunk))) {
+      if (code == ExitCode::kDone) code = ExitCode::kStopped;
+      std::fputs(fmt::format("var_sweep: run {} {}\n", run.id, waiting.empty() ? "can begin now" : waiting).c_str(),
+                 stderr);
+    } else {
+      code = ExitCode::kFailure;
+    }
+  }
   return code;
 }
 

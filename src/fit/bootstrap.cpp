@@ -63,6 +63,12 @@ std::optional<Noise> estimate_noise(std::span<const Observation> points, const P
 
 Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit,
                         const Noise& noise, const BootstrapOptions& options) {
+  return bootstrap_fit(points, fit, Redraw{noise, {}}, options);
+}
+
+Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit,
+                        const Redraw& redraw, const BootstrapOptions& options) {
+  const Noise& noise = redraw.noise;
   if (options.resamples < kFewestResamples)
     throw base::UserError("{} bootstrap resamples; expected at least {}", options.resamples,
                           kFewestResamples);
@@ -70,8 +76,8 @@ Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit
   VARSCALE_CHECK(noise.sd >= 0 && noise.degrees_of_freedom > 0,
                  "noise {} from {} degrees of freedom", noise.sd, noise.degrees_of_freedom);
   Bootstrap result;
-  result.method =
-      fit.distinct_sizes < kFewSizes ? BootstrapMethod::kParametric : BootstrapMethod::kByRun;
+  result.method = fit.distinct_sizes < kFewSizes || redraw.deviation ? BootstrapMethod::kParametric
+                                                                     : BootstrapMethod::kByRun;
   result.noise = noise;
   result.level = options.level;
 
@@ -84,7 +90,8 @@ Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit
       // A draw at or below E would not be a loss; half the law is far outside any real noise.
       for (size_t i = 0; i < points.size(); ++i) {
         const double law = fit.law.at(points[i].x);
-        resample[i].y = std::max(law + sd * random.normal(i), 0.5 * law);
+        const double deviation = redraw.deviation ? redraw.deviation(i, sd, random) : sd * random.normal(i);
+        resample[i].y = std::max(law + deviation, 0.5 * law);
       }
       if (const auto* given = std::get_if<EGiven>(&fit.e_rule))
         for (Observation& p : resample) p.y = std::max(p.y, std::nextafter(given->value, 1e300));

@@ -18,11 +18,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/random.hpp"
 #include "fit/power_law.hpp"
 
 namespace varscale::fit {
@@ -45,6 +47,13 @@ struct Noise {
 std::optional<Noise> seed_noise(std::span<const Observation> points);
 // seed_noise(), or the fit's residuals where no seed is repeated; nothing where neither tells anything.
 std::optional<Noise> estimate_noise(std::span<const Observation> points, const PowerFit& fit);
+
+// Of points that are themselves estimates from several runs: the noise of one run, and how far point `point` lies
+// from its value when its runs are drawn anew with deviation sd. Such points are always drawn, never resampled.
+struct Redraw {
+  Noise noise;
+  std::function<double(size_t point, double sd, const base::RandomStream& random)> deviation;
+};
 
 struct BootstrapOptions {
   int64_t resamples = 2000;
@@ -73,6 +82,9 @@ struct Bootstrap {
 
 Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit,
                         const Noise& noise, const BootstrapOptions& options);
+// Every resample puts the points' deviations around the fitted law.
+Bootstrap bootstrap_fit(std::span<const Observation> points, const PowerFit& fit,
+                        const Redraw& redraw, const BootstrapOptions& options);
 
 // Linear interpolation between order statistics; takes its own copy to sort. p in [0, 1].
 double quantile(std::vector<double> values, double p);

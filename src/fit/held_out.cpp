@@ -5,7 +5,8 @@
 namespace varscale::fit {
 
 Prediction predict(std::span<const Observation> points, double x, const ERule& e_rule,
-                   const BootstrapOptions& options, int64_t runs) {
+                   const BootstrapOptions& options, int64_t runs,
+                   const std::optional<Redraw>& redraw) {
   check_points(points, e_rule);
   const double previous = distinct_sizes(points).back();
   if (!(x > previous))
@@ -14,7 +15,7 @@ Prediction predict(std::span<const Observation> points, double x, const ERule& e
 
   Prediction p;
   p.fit = fit_power_law(points, e_rule);
-  p.noise = estimate_noise(points, p.fit);
+  p.noise = redraw ? redraw->noise : estimate_noise(points, p.fit);
   p.x = x;
   p.runs = runs;
   p.previous_x = previous;
@@ -25,7 +26,7 @@ Prediction predict(std::span<const Observation> points, double x, const ERule& e
   p.y = p.fit.law.at(x);
   p.gain = p.previous_y - p.y;
   if (p.noise) {
-    const Bootstrap bootstrap = bootstrap_fit(points, p.fit, *p.noise, options);
+    const Bootstrap bootstrap = bootstrap_fit(points, p.fit, redraw.value_or(Redraw{*p.noise, {}}), options);
     p.y_interval = bootstrap.new_runs_at(x, runs, p.fit.law);
     p.gain_interval = Interval{p.previous_y - p.y_interval->high, p.previous_y - p.y_interval->low};
   }
@@ -47,7 +48,8 @@ Verdict judge(const Prediction& prediction, std::span<const double> observed) {
 }
 
 std::vector<HeldOut> hold_out_largest(std::span<const Observation> points, const ERule& e_rule,
-                                      const BootstrapOptions& options, int64_t count) {
+                                      const BootstrapOptions& options, int64_t count,
+                                      const std::optional<Redraw>& redraw) {
   const std::vector<double> sizes = distinct_sizes(points);
   const int64_t left = static_cast<int64_t>(sizes.size()) - count;
   if (count < 1 || left < constant_count(e_rule))
@@ -56,8 +58,14 @@ std::vector<HeldOut> hold_out_largest(std::span<const Observation> points, const
         sizes.size(), left < 0 ? 0 : left, form_name(e_rule), constant_count(e_rule),
         constant_count(e_rule));
   std::vector<Observation> smaller;
-  for (const Observation& p : points)
-    if (p.x < sizes[left]) smaller.push_back(p);
+  std::vector<size_t> number;  // of each among all points
+  for (size_t i = 0; i < points.size(); ++i)
+    if (points[i].x < sizes[left]) smaller.push_back(points[i]), number.push_back(i);
+  std::optional<Redraw> of_smaller = redraw;
+  if (redraw)
+    of_smaller->deviation = [&redraw, number](size_t i, double sd, const base::RandomStream& random) {
+      return redraw->deviation(number.at(i), sd, random);
+    };
   std::vector<HeldOut> result;
   for (size_t k = static_cast<size_t>(left); k < sizes.size(); ++k) {
     std::vector<double> observed;
@@ -65,7 +73,7 @@ std::vector<HeldOut> hold_out_largest(std::span<const Observation> points, const
       if (p.x == sizes[k]) observed.push_back(p.y);
     HeldOut held;
     held.prediction =
-        predict(smaller, sizes[k], e_rule, options, static_cast<int64_t>(observed.size()));
+        predict(smaller, sizes[k], e_rule, options, static_cast<int64_t>(observed.size()), of_smaller);
     held.verdict = judge(held.prediction, observed);
     result.push_back(std::move(held));
   }

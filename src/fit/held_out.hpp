@@ -36,9 +36,10 @@ struct Prediction {
   std::optional<Interval> y_interval, gain_interval;
 };
 
-// From `points` alone, all of which are smaller than x.
+// From `points` alone, all of which are smaller than x. `redraw` is of points that are estimates themselves.
 Prediction predict(std::span<const Observation> points, double x, const ERule& e_rule,
-                   const BootstrapOptions& options, int64_t runs = 1);
+                   const BootstrapOptions& options, int64_t runs = 1,
+                   const std::optional<Redraw>& redraw = {});
 
 struct Verdict {
   double observed_y = 0;  // mean over the runs of the predicted size
@@ -57,6 +58,7 @@ struct HeldOut {
   Verdict verdict;
 };
 std::vector<HeldOut> hold_out_largest(std::span<const Observation> points, const ERule& e_rule,
-                                      const BootstrapOptions& options, int64_t count = 1);
+                                      const BootstrapOptions& options, int64_t count = 1,
+                                      const std::optional<Redraw>& redraw = {});
 
 }  // namespace varscale::fit

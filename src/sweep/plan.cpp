@@ -89,6 +89,7 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
   row.interpolated = config.interpolated;
   row.depth = config.model.depth;
   row.seed = config.train.seed;
+  row.lr = config.optimizer.lr;
   row.parameters = scaling::count_parameters(shape).total();
   row.steps = steps_of(config);
   row.images = images_seen_of(config);
@@ -116,6 +117,7 @@ Plan make_plan(const Sweep& sweep, const Throughput& throughput, const scaling::
   plan.sweep = sweep.name;
   plan.device = throughput.device();
   plan.machine = machine;
+  plan.tune = sweep.tune;
   for (const SweepRun& run : sweep.runs) {
     plan.assumed_tokens |= run.tokens.assumed();
     try {
@@ -128,16 +130,24 @@ Plan make_plan(const Sweep& sweep, const Throughput& throughput, const scaling::
 }
 
 std::string plan_table(const Plan& plan) {
-  TextTable table({"id", "depth", "seed", "role", "parameters", "FLOPs", "images", "tokens",
-                   "passes", "steps", "mode", "memory/rank", "hours", "hours from"});
+  // The rate stands in the table where it tells the runs of a point apart.
+  const auto with_rate = [&](std::vector<std::string> cells, std::string rate) {
+    if (!plan.tune.empty()) cells.insert(cells.begin() + 3, std::move(rate));
+    return cells;
+  };
+  TextTable table(with_rate({"id", "depth", "seed", "role", "parameters", "FLOPs", "images", "tokens",
+                             "passes", "steps", "mode", "memory/rank", "hours", "hours from"},
+                            "lr"));
   for (const PlanRow& row : plan.rows)
-    table.add({row.id, fmt::format("{}", row.depth), fmt::format("{}", row.seed), row.interpolated ? row.role + "*" : row.role,
-               base::format_count(static_cast<double>(row.parameters)),
-               fmt::format("{:.3e}", row.flops), fmt::format("{}", row.images),
-               base::format_count(static_cast<double>(row.tokens)),
-               fmt::format("{:.4g}", row.passes), fmt::format("{}", row.steps), row.mode,
-               base::format_bytes(static_cast<double>(row.memory_bytes)),
-               fmt::format("{:.3g}", row.hours), row.hours_from});
+    table.add(with_rate({row.id, fmt::format("{}", row.depth), fmt::format("{}", row.seed),
+                         row.interpolated ? row.role + "*" : row.role,
+                         base::format_count(static_cast<double>(row.parameters)),
+                         fmt::format("{:.3e}", row.flops), fmt::format("{}", row.images),
+                         base::format_count(static_cast<double>(row.tokens)),
+                         fmt::format("{:.4g}", row.passes), fmt::format("{}", row.steps), row.mode,
+                         base::format_bytes(static_cast<double>(row.memory_bytes)),
+                         fmt::format("{:.3g}", row.hours), row.hours_from},
+                        fmt::format("{:.4g}", row.lr)));
   std::string text =
       fmt::format("sweep {}: {} runs, {} rank{} on {}\n\n", plan.sweep, plan.rows.size(),
                   plan.machine.ranks, plan.machine.ranks == 1 ? "" : "s", plan.device);
@@ -168,12 +178,14 @@ nlohmann::ordered_json plan_json(const Plan& plan) {
   json["assumed_tokens"] = plan.assumed_tokens;
   json["flop_formula"] = scaling::kFlopFormula;
   json["parameter_rule"] = "n_total";
+  if (!plan.tune.empty()) json["tune"] = plan.tune;
   json["runs"] = nlohmann::ordered_json::array();
   for (const PlanRow& row : plan.rows) {
     nlohmann::ordered_json run;
     run["id"] = row.id;
     run["depth"] = row.depth;
     run["seed"] = row.seed;
+    run["lr"] = row.lr;
     run["role"] = row.role;
     run["interpolated"] = row.interpolated;
     run["parameters"] = row.parameters;

@@ -26,6 +26,7 @@ struct PlanRow {
   std::string id, role;
   int64_t depth = 0;
   uint64_t seed = 0;
+  double lr = 0;           // peak
   bool interpolated = false;
   int64_t parameters = 0;  // all of them (rule n_total)
   double flops = 0;        // of all training steps, exact formula, a branch's share of its trunk included
@@ -55,6 +56,7 @@ struct Plan {
   scaling::Machine machine;
   bool assumed_tokens = false;
   std::vector<PlanRow> rows;
+  std::vector<std::string> tune;  // settings that are tuned
   double total_flops() const;  // really spent
   double total_hours() const;
   std::optional<Saving> saving() const;  // nothing where no run is a branch

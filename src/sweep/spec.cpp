@@ -14,6 +14,7 @@
 #include "sweep/branches.hpp"
 #include "sweep/include.hpp"
 #include "sweep/settings.hpp"
+#include "sweep/tune.hpp"
 
 namespace varscale::sweep {
 
@@ -57,6 +58,7 @@ class SweepReader {
       read_by_depth(root.child("by_depth"), included);
     }
     read_runs(last_of("runs"));
+    read_tune(last_of("tune"));
     for (const auto& [name, recipe] : recipes_)
       if (!recipe.used)
         faults_.add(recipe.where, fmt::format("unused recipe {}: no entry of runs names it", name));
@@ -166,6 +168,24 @@ class SweepReader {
     if (word != "packed" && word != "whole")
       faults_.add(placement.where(), fmt::format("placement is '{}', expected packed or whole", word));
     sweep_.whole = word == "whole";
+  }
+
+  void read_tune(const Node& tune) {
+    const bool is_list = tune.kind() == Node::Kind::kList;
+    if (tune.present() && !is_list) {
+      faults_.add(tune.where(), fmt::format("tune is not a list, expected tune: [{}]", kTunable));
+      tune.mark_read();
+    }
+    if (!is_list) return;
+    for (const Node& node : tune.items()) {
+      const std::string word = node.as_string(faults_, kTunable);
+      if (word == kTunable)
+        sweep_.tune = {word};
+      else
+        faults_.add(node.where(), fmt::format("{} is '{}', expected {}", node.path(), word, kTunable));
+    }
+    if (sweep_.tune.empty() || !faults_.empty()) return;  // runs are missing where there were faults
+    for (const TuneFault& fault : tune_faults(sweep_.runs, tune.where())) faults_.add(fault.where, fault.sentence);
   }
 
   void read_assumption(const Node& node) {

@@ -16,6 +16,7 @@
 //     - {role: data, model.depth: 1, train.images: [28000, 56000]}
 //     - {model.depth: [2, 3], train.flops: [1e15, 4e15], recipe: public}
 //     - {model.depth: [2, 3], branches: {train.images: [28000, 56000]}}  # decays from one trunk a depth
+//   tune: [optimizer.lr]               # each point is the best of its values (tune.hpp)
 //   assume: {images: 1281167, ...}     # stands in for a missing token file, for --plan only
 //
 //   Sweep sweep = load_sweep("sweeps/depth.yaml", overrides, Purpose::kTrain, open_tokens);
@@ -66,7 +67,8 @@ struct Sweep {
   std::filesystem::path output;
   bool whole = false;          // placement: each run on all ranks, one after another
   std::string text;            // the file as it stood, with the overrides as comments
-  std::vector<SweepRun> runs;  // in the order of the file
+  std::vector<SweepRun> runs;  // in the order of the file, a trunk before its branches
+  std::vector<std::string> tune = {};  // settings that are tuned
 };
 
 // What a token file says, or nothing where it does not exist. UserError: it cannot be used.

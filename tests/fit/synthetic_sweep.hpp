@@ -21,10 +21,13 @@ struct SyntheticRun {
   int64_t depth = 1, seed = 0, images = 14000;
   std::string role = "main";
   std::string branch_of = {};  // its trunk
+  double rate = 1;             // learning rate over 6e-3 / depth
   std::string id() const {
     return "d" + std::to_string(depth) + "-s" + std::to_string(seed) +
-           (images == 14000 ? "" : "-" + std::to_string(images));
+           (images == 14000 ? "" : "-" + std::to_string(images)) +
+           (rate == 1 ? "" : "-x" + base::json_text(rate));
   }
+  double lr() const { return rate * 6e-3 / static_cast<double>(depth); }
   // Near the true counts of a small VAR; what matters is one N a depth.
   double params_blocks() const { return 73953.0 * std::pow(static_cast<double>(depth), 3); }
   double params_total() const { return params_blocks() + 40000.0 * static_cast<double>(depth); }
@@ -34,6 +37,10 @@ struct SyntheticSweep {
   PowerLaw law_n{4.217, 2.32, 0.185};  // against params_total, at 14,000 images
   double data_exponent = 0.3;          // factor (images / 14,000)^-0.3 on what lies above E
   double noise_sd = 0.0025;
+  // What a rate off the best one costs: curvature ln(rate / best)^2, the best over 6e-3 / depth by depth.
+  double curvature = 0;
+  std::function<double(int64_t depth)> best_rate = [](int64_t) { return 1.0; };
+  std::vector<std::string> tune;  // the plan's
   std::vector<SyntheticRun> runs;
   std::function<void(const SyntheticRun&, records::RunTables&)>
       change;  // last word on a run's tables
@@ -57,7 +64,9 @@ struct SyntheticSweep {
                                     static_cast<uint64_t>(run.images));
     const double above_e = law_n.B * std::pow(n, -law_n.alpha) *
                            std::pow(static_cast<double>(run.images) / 14000, -data_exponent);
-    const double final_loss = law_n.E + above_e + noise_sd * random.normal(0);
+    const auto draw = static_cast<uint64_t>(std::llround(1000 * run.rate)) - 1000;  // 0 at the rate of the rule
+    const double off = std::log(run.rate / best_rate(run.depth));
+    const double final_loss = law_n.E + above_e + curvature * off * off + noise_sd * random.normal(draw);
 
     records::RunTables tables;
     tables.facts = {{"depth", run.depth},
@@ -79,7 +88,7 @@ struct SyntheticSweep {
                     {"complete", int64_t{1}},
                     {"val_images", int64_t{500}},
                     {"batch", int64_t{16}},
-                    {"lr", 6e-3 / static_cast<double>(run.depth)},
+                    {"lr", run.lr()},
                     {"precision", std::string("fp32")}};
     int64_t last = -1;
     for (int k = 0; k <= 24; ++k) {
@@ -120,11 +129,13 @@ struct SyntheticSweep {
   void write(const std::filesystem::path& folder) const {
     nlohmann::ordered_json plan = {{"sweep", "synthetic"},
                                    {"runs", nlohmann::ordered_json::array()}};
+    if (!tune.empty()) plan["tune"] = tune;
     for (const SyntheticRun& run : runs) {
       plan["runs"].push_back({{"id", run.id()},
                               {"depth", run.depth},
                               {"role", run.role},
                               {"images", run.images},
+                              {"lr", run.lr()},
                               {"parameters", static_cast<int64_t>(run.params_total())}});
       if (!run.branch_of.empty()) plan["runs"].back()["branch_of"] = run.branch_of;
       const auto own = folder / "runs" / run.id();

@@ -10,14 +10,14 @@ import time
 import h5py
 import numpy as np
 
-from support import (BAD_INPUT, NOT_COMPARED, STOPPED, check, checkpoints, command, environment, make_images,
+from support import (BAD_INPUT, DONE, NOT_COMPARED, STOPPED, check, checkpoints, command, environment, make_images,
                      make_tokens, run, run_folders, scratch, state, status, tables)
 
 SETTINGS = """
 name: branches
 defaults:
   tokens: tokens.h5
-  train: {batch: 8, save_every_min: 0.001}
+  train: {batch: 8}
   schedule: {kind: wsd, warmup_images: 80, hold: 0.7, end: 0.05}
   model: {drop_path: 0.1}
   eval: {points: 6, max_cost: 100}
@@ -47,17 +47,56 @@ def require_same(branch, alone, begin, what):
 
 
 def stop_in(branch, output):
-    """Starts the sweep and stops it when the branch has a checkpoint of its own and is not done."""
-    process = subprocess.Popen(command("var_sweep", "shared.yaml", "--set", f"output={output}", "--only", branch.name,
-                                       ranks=1),
-                               env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not checkpoints(branch):
-        check(process.poll() is None, "the branch ended before it could be stopped")
-        time.sleep(0.005)
-    process.send_signal(signal.SIGUSR1)
-    _, errors = process.communicate(timeout=120)
+    """Trains the branch alone and stops it when it has a checkpoint of its own."""
+    for _ in range(5):
+        shutil.rmtree(branch, ignore_errors=True)
+        process = subprocess.Popen(command("var_sweep", "shared.yaml", "--set", f"output={output}", "--only",
+                                           branch.name, "--set", "defaults.train.save_every_min=0.001", ranks=1),
+                                   env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not checkpoints(branch):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=120)
+        if process.returncode != DONE:  # the signal may come too late; then once more
+            break
     check(process.returncode == STOPPED, f"SIGUSR1: {process.returncode}, expected 75\n{errors}")
     check(status(branch)["state"] == "stopped", status(branch))
+
+
+def frozen_in_the_trunk(trunk_name):
+    """A launch that sleeps in the trunk, behind its first branch point and before the last; and its folder."""
+    for attempt in range(5):
+        output = pathlib.Path(f"two-{attempt}")
+        trunk = output / "runs" / trunk_name
+        first = subprocess.Popen(command("var_sweep", "shared.yaml", "--set", f"output={output}"), env=environment(),
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while first.poll() is None and BEGINS[0] not in checkpoints(trunk):
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        if first.poll() is None and BEGINS[-1] not in checkpoints(trunk):
+            return first, output
+        first.send_signal(signal.SIGCONT)  # too late; once more
+        check(first.wait(timeout=120) == DONE, f"ended with {first.returncode}")
+    check(False, "the trunk was never met between its branch points")
+
+
+def two_launches(trunk_name, alone):
+    """One is in the trunk; the other takes the branch whose checkpoint is there and waits for no other's."""
+    first, output = frozen_in_the_trunk(trunk_name)
+    branch = output / "runs" / alone[0].name
+    second = subprocess.Popen(command("var_sweep", "shared.yaml", "--set", f"output={output}"), env=environment(),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while second.poll() is None and not ((branch / "status.json").exists() and status(branch)["state"] == "done"):
+        time.sleep(0.01)
+    reached = status(output / "runs" / trunk_name)
+    first.send_signal(signal.SIGCONT)
+    _, said = second.communicate(timeout=120)
+    codes = [first.wait(timeout=120), second.returncode]
+    check(status(branch)["state"] == "done" and reached["state"] == "running", f"{reached}\n{said}")
+    check(all(code in (DONE, STOPPED) for code in codes) and DONE in codes, f"ended with {codes}\n{said}")
+    for branch, expected, begin in zip(run_folders(output)[1:], alone, BEGINS, strict=True):
+        require_same(branch, expected, begin, f"two launches, {branch.name}")
+    print("branches: one launch trains the first branch while another is in the trunk, the same")
 
 
 def main():
@@ -78,9 +117,10 @@ def main():
                       f"{branch.name}: says that it comes from {dict(file.attrs)}")
         print("branches: rows, weights and moments of three budgets equal those of the runs alone, to the bit")
 
+        two_launches(trunk.name, run_folders("alone"))
+
         # The longest once more, stopped on the way and started again.
         last, expected = branches[-1], run_folders("alone")[-1]
-        shutil.rmtree(last)
         stop_in(last, "shared")
         reached = status(last)["step"]
         check(BEGINS[-1] < reached < 200, f"stopped at step {reached}")
@@ -98,11 +138,13 @@ def main():
         rows = json.loads(run("var_sweep", "shared.yaml", "--set", "output=shared", "--status", "--json").stdout)["runs"]
         check("its checkpoint of step 35 is gone" in rows[1]["reason"], rows[1])
         shutil.copytree(checkpoints(branches[1])[100], place)
-        done = run("var_sweep", "shared.yaml", "--set", "output=shared", ranks=1, code=BAD_INPUT)
-        check("is a checkpoint of another configuration" in done.stderr, done.stderr)
+        for _ in range(3):
+            done = run("var_sweep", "shared.yaml", "--set", "output=shared", ranks=1, code=BAD_INPUT)
+            check("is a checkpoint of another configuration" in done.stderr, done.stderr)
+        run("var_sweep", "shared.yaml", "--set", "output=shared", ranks=1, code=1)  # it has failed too often
         shutil.rmtree(place)
         shutil.move("kept", place)
-        run("var_sweep", "shared.yaml", "--set", "output=shared", ranks=1)
+        run("var_sweep", "shared.yaml", "--set", "output=shared", "--retry-failed", ranks=1)
         require_same(branches[0], run_folders("alone")[0], BEGINS[0], "after a trunk that was not the planned one")
         print("branches: another run's checkpoint is refused, a missing one named")
 

@@ -25,7 +25,7 @@ const RunConfig& of_depth(const Sweep& sweep, int64_t depth) {
 
 TEST(ReadyFiles, OfSweepsArePlanned) {
   for (const char* name : {"quickstart.yaml", "quickstart_fast.yaml", "smoke.yaml", "depth.yaml", "paper.yaml",
-                           "paper512.yaml", "isoflop.yaml", "wsd.yaml"}) {
+                           "paper512.yaml", "isoflop.yaml", "wsd.yaml", "lr_check.yaml"}) {
     const Sweep sweep = ready(name);
     EXPECT_NO_THROW(make_plan(sweep, Throughput("h200"), machine_of("h200", 64))) << name;
     EXPECT_FALSE(sweep.runs.empty()) << name;
@@ -90,6 +90,26 @@ TEST(ReadyFiles, OfBranchesShareTheirFirstStepsAndKeepTheSettingsOfTheCleanSweep
   ASSERT_TRUE(saving);
   // Of 30 passes, 11.2 on the trunk and 30 % of 30 on the branches are left: 20.2.
   EXPECT_NEAR(saving->share(), 1 - 20.2 / 30, 1e-3);
+}
+
+TEST(ReadyFiles, CheckTheRateOfTheCleanSweepAroundItsRule) {
+  const Sweep check = ready("lr_check.yaml"), depth = ready("depth.yaml");
+  EXPECT_EQ(check.tune, std::vector<std::string>{"optimizer.lr"});
+  std::map<int64_t, std::set<double>> factors;
+  for (const SweepRun& run : check.runs) {
+    const RunConfig& rule = of_depth(depth, run.config.model.depth);
+    factors[run.config.model.depth].insert(std::round(run.config.optimizer.lr / rule.optimizer.lr * 1e9) / 1e9);
+    EXPECT_NEAR(run.config.train.epochs / rule.train.epochs, 0.1, 1e-6);
+    EXPECT_EQ(run.config.train.batch, rule.train.batch);
+  }
+  ASSERT_EQ(factors.size(), 3u);
+  EXPECT_TRUE(factors.contains(6) && factors.contains(8));  // the two smallest
+  for (const auto& [each, rates] : factors) EXPECT_EQ(rates, (std::set<double>{0.5, 1, 2})) << each;
+  // It is to be cheap beside the sweep that it is for.
+  const auto flops = [](const Sweep& sweep) {
+    return make_plan(sweep, Throughput("h200"), machine_of("h200", 64)).total_flops();
+  };
+  EXPECT_LT(flops(check) / flops(depth), 0.06);
 }
 
 // A change of the settings must not move the ids of runs that people have.
