@@ -195,7 +195,7 @@ def at_random(sweep, calm, ranks, rounds, chance):
             if training:
                 sleeper = chance.choice(training)
                 sleeper.freeze()
-                time.sleep(chance.uniform(0, 8))
+                time.sleep(chance.uniform(0, 4))
                 sleeper.wake()
                 freezes += 1
         for launch in launches:
