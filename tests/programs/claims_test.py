@@ -180,7 +180,7 @@ def at_random(sweep, calm, ranks, rounds, chance):
     freezes = takeovers = 0
     for number in range(rounds):
         output = f"random-{ranks}-{number}"
-        launches = []
+        launches, in_round = [], 0
         while True:
             states = [status(folder)["state"] for folder in folders(output) if (folder / "status.json").exists()]
             if len(states) == len(calm) and set(states) == {"done"}:
@@ -192,12 +192,13 @@ def at_random(sweep, calm, ranks, rounds, chance):
                        if claims(folder) and list(folder.glob("checkpoints/step-*")) and status(folder)["state"] != "done"}
             training = [launch for launch in launches
                         if launch.process.poll() is None and at_work & set(descendants(launch.process.pid))]
-            if training:
+            if training and in_round < 5:
                 sleeper = chance.choice(training)
                 sleeper.freeze()
                 time.sleep(chance.uniform(0, 4))
                 sleeper.wake()
-                freezes += 1
+                in_round += 1
+        freezes += in_round
         for launch in launches:
             launch.end(DONE, STOPPED)
         for mine, expected in zip(run_folders(output), calm, strict=True):
