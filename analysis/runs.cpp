@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -92,11 +93,22 @@ std::optional<std::vector<PlannedRun>> read_plan(const std::filesystem::path& fo
   try {
     const nlohmann::ordered_json plan = base::parse_json(base::read_file(path));
     for (const nlohmann::ordered_json& run : plan.at("runs")) {
-      runs.push_back({run.at("id").get<std::string>(), run.at("role").get<std::string>(),
-                      run.at("depth").get<int64_t>(), run.at("parameters").get<double>()});
+      runs.push_back({.id = run.at("id").get<std::string>(),
+                      .role = run.at("role").get<std::string>(),
+                      .depth = run.at("depth").get<int64_t>(),
+                      .params_total = run.at("parameters").get<double>(),
+                      .images = run.at("images").get<int64_t>(),
+                      .branch_of = run.value("branch_of", "")});
     }
   } catch (const nlohmann::ordered_json::exception& error) {
     throw UserError("{}: not a plan that var_sweep wrote ({})", path.string(), error.what());
+  }
+  std::map<std::string, int64_t> longest;  // by trunk
+  for (const PlannedRun& run : runs)
+    if (!run.branch_of.empty()) longest[run.branch_of] = std::max(longest[run.branch_of], run.images);
+  for (PlannedRun& run : runs) {
+    run.is_shorter = run.role == "main" && !run.branch_of.empty() && run.images < longest.at(run.branch_of);
+    if (run.is_shorter) run.role = "data";
   }
   return runs;
 }
@@ -197,10 +209,10 @@ SweepRuns load_runs(const std::filesystem::path& folder,
   SweepRuns sweep;
   sweep.folder = folder;
   sweep.name = std::filesystem::weakly_canonical(folder).filename().string();
-  std::optional<std::set<std::string>> planned;
+  std::optional<std::map<std::string, PlannedRun>> planned;
   if (const auto plan = read_plan(folder)) {
     planned.emplace();
-    for (const PlannedRun& run : *plan) planned->insert(run.id);
+    for (const PlannedRun& run : *plan) planned->emplace(run.id, run);
   }
   for (const auto& entry : std::filesystem::directory_iterator(runs_folder)) {
     if (!entry.is_directory()) continue;
@@ -214,6 +226,7 @@ SweepRuns load_runs(const std::filesystem::path& folder,
     } else if (std::filesystem::exists(run.file)) {
       run.sha256 = base::sha256_hex(base::read_file(run.file));
       reason = read_point(run);
+      if (planned && planned->at(run.id).is_shorter) run.role = "data";
     }
     if (reason.empty())
       sweep.runs.push_back(std::move(run));

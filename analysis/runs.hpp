@@ -54,11 +54,15 @@ struct Run {
   double value(Metric metric) const;
 };
 
-// The runs of the folder's plan.json (var_sweep writes it); nothing where there is none.
+// The runs of the folder's plan.json (var_sweep writes it); nothing where there is none. Of the branches of one
+// trunk that are of role main, the longest is; the others are of role data.
 struct PlannedRun {
   std::string id, role;
   int64_t depth = 0;
   double params_total = 0;
+  int64_t images = 0;
+  std::string branch_of = {};  // its trunk
+  bool is_shorter = false;     // a branch of role main that is not the longest of its trunk
 };
 std::optional<std::vector<PlannedRun>> read_plan(const std::filesystem::path& folder);
 

@@ -279,6 +279,8 @@ class Launch {
       if (is_first()) ledger_->start(run, attempt);
     });
     train::TrainJob job = job_of(run, attempt.folder);
+    if (const auto& from = run.branch)
+      job.origin = train::Origin{attempt.run.parent_path() / from->trunk, from->trunk, from->trunk_hash, from->step};
     Clock::time_point noted = Clock::now(), since = noted;
     int64_t first = 0;  // the first step of this launch
     if (is_first()) {

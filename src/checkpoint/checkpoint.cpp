@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <set>
 #include <string_view>
@@ -21,22 +20,6 @@ std::string sha256_of(const std::filesystem::path& path) {
   base::Sha256 hash;
   hash.update(file.data(), file.size());
   return hash.hex();
-}
-
-// The step of a folder named step-000001000; nothing for any other name.
-std::optional<int64_t> step_of(const std::filesystem::path& folder) {
-  constexpr std::string_view kPrefix = "step-";
-  const std::string name = folder.filename().string();
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  int64_t step = 0;
-  const char* end = name.data() + name.size();
-  const auto [stopped, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
-  if (error != std::errc() || stopped != end || step < 0) return std::nullopt;
-  return step;
-}
-
-bool is_complete(const std::filesystem::path& folder) {
-  return step_of(folder) && std::filesystem::exists(folder / kManifest);
 }
 
 // Whether `json` has every key that loading reads, of the right type.
@@ -92,18 +75,10 @@ std::vector<Piece> whole_pieces(const std::string& prefix, const nn::NamedTensor
 }
 
 std::filesystem::path CheckpointFolder::path_of(int64_t step) const {
-  return folder_ / fmt::format("step-{:09}", step);
+  return records::checkpoint_place(folder_, step);
 }
 
-std::vector<int64_t> CheckpointFolder::steps() const {
-  std::vector<int64_t> steps;
-  if (!std::filesystem::is_directory(folder_)) return steps;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-    if (is_complete(entry.path())) steps.push_back(*step_of(entry.path()));
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
+std::vector<int64_t> CheckpointFolder::steps() const { return records::checkpoint_steps(folder_); }
 
 std::optional<int64_t> CheckpointFolder::latest() const {
   const std::vector<int64_t> all = steps();
@@ -123,7 +98,7 @@ void CheckpointFolder::prune() const {
   // What a kill has left: unfinished folders, and temporary ones, which may be whole but for their
   // name.
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-    if (entry.is_directory() && !is_complete(entry.path())) {
+    if (entry.is_directory() && !records::is_checkpoint(entry.path())) {
       std::filesystem::remove_all(entry.path());
     }
   }

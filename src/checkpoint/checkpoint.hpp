@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "nn/tensor.hpp"
+#include "records/checkpoint_place.hpp"
 #include "records/run_file.hpp"
 
 namespace varscale::checkpoint {
@@ -93,7 +94,7 @@ void export_weights(const CheckpointFolder& checkpoints, int64_t step,
 
 // Names inside a checkpoint's folder.
 inline constexpr int64_t kSchema = 2;
-inline constexpr const char* kManifest = "manifest.json";
+inline constexpr const char* kManifest = records::kCheckpointManifest;
 inline constexpr const char* kRows = "run.h5";
 std::string rank_file(int rank);
 // Bytes and SHA-256, as the manifest has them.

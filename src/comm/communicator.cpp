@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "comm/call.hpp"
+#include "comm/post.hpp"
 
 namespace varscale::comm {
 
@@ -14,11 +15,13 @@ class Self final : public Communicator {
  public:
   int rank() const noexcept override { return 0; }
   int size() const noexcept override { return 1; }
-  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
-                                             std::string_view tag) override {
+  explicit Self(std::shared_ptr<Post> post) : post_(std::move(post)) {}
+  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks, std::string_view tag,
+                                             int64_t) override {
     VARSCALE_CHECK(ranks == std::vector<int>{0}, "{}: a group of one has rank 0 alone", tag);
-    return make_self();
+    return std::make_unique<Self>(post_);
   }
+  std::shared_ptr<Post> post() override { return post_; }
   void set_deadline(double) override {}
   void abort(std::string_view, int) noexcept override {}
 
@@ -30,6 +33,9 @@ class Self final : public Communicator {
     }
     return Work(nullptr);
   }
+
+ private:
+  std::shared_ptr<Post> post_;
 };
 
 struct AgreedUserError final : base::UserError, Agreed {
@@ -173,7 +179,7 @@ base::ExitCode end_together(Communicator& world, const std::function<base::ExitC
   }
 }
 
-std::unique_ptr<Communicator> make_self() { return std::make_unique<Self>(); }
+std::unique_ptr<Communicator> make_self() { return std::make_unique<Self>(make_local_post(1)[0]); }
 
 std::string Communicator::broadcast_bytes(std::string bytes, int root, std::string_view tag) {
   if (size() == 1) return bytes;

@@ -9,7 +9,8 @@
 //          the communication), Nccl (CUDA tensors; CPU tensors go to its control group).
 // Order    All ranks make the same calls in the same order, over all groups of a process; one call at
 //          a time per rank, from any thread. Every call has a number and a description: where the
-//          ranks' differ, every rank throws both.
+//          ranks' differ, every rank throws both. Groups of their own (create_group with a number) have
+//          each an order of its own; a rank is at work in one of them at a time.
 // Streams  A call follows the work queued on the caller's current stream, or the event `after`.
 //          wait() makes the stream current at wait() follow the call; on the CPU it blocks.
 // Memory   The caller owns the tensors: contiguous, untouched before wait(). Work keeps them alive. No
@@ -20,8 +21,8 @@
 //          differ (Nccl: found out by the next call of its control group), a rank has not joined by the
 //          deadline, or the library failed; then the group is dead and every call and wait() throws that
 //          error. An error of one rank alone leaves the others in a collective that it will never join:
-//          share it with agree() where all ranks come by, or end them with abort(). Programs run their
-//          work in end_together(), which does so.
+//          share it with agree() where all ranks come by, end a group of its own with end_group(), or
+//          the launch with abort(). Programs run their work in end_together(), which does so.
 // Legend   P flat elements, R ranks.
 #pragma once
 
@@ -31,6 +32,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +46,12 @@ using at::Tensor;
 class CommError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+// A member has ended the group by end_group(): what it said. Other groups go on.
+class GroupEnded : public CommError {
+ public:
+  using CommError::CommError;
 };
 
 // What agree() throws is also of this type: every rank of the group throws the same.
@@ -86,6 +94,7 @@ struct Scatter {
 };
 
 struct Call;  // comm/call.hpp
+class Post;   // comm/post.hpp
 
 class Communicator {
  public:
@@ -111,9 +120,17 @@ class Communicator {
   void barrier(std::string_view tag);  // of the hosts: says nothing of streams
 
   // A group of some ranks of this one, in the order given; called by its members alone. It must not
-  // outlive this one.
+  // outlive this one. `own` > 0 makes it a group of its own, as the groups made from it are: its members
+  // pass the same number, and no other group of the launch has or had it.
   virtual std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
-                                                     std::string_view tag) = 0;
+                                                     std::string_view tag, int64_t own = 0) = 0;
+  // Ends this group of its own, whatever its members do just now: each call and wait() of any member
+  // throws GroupEnded. Any thread.
+  virtual void end_group(std::string_view why) noexcept { static_cast<void>(why); }
+  // What was said as this group was ended. Any thread.
+  virtual std::optional<std::string> ended() { return std::nullopt; }
+  // The letters of this launch (comm/post.hpp); null for kinds without.
+  virtual std::shared_ptr<Post> post() { return nullptr; }
   // How long a call may wait for the other ranks, from now on and in groups made from now on.
   virtual void set_deadline(double seconds) = 0;
   // Says why on stderr and ends every rank of the launch with this exit code. Where several ranks do so,

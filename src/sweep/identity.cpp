@@ -47,6 +47,15 @@ RunConfig resolve(RunConfig config, const TokenFacts& tokens) {
   train.epochs = images / static_cast<double>(tokens.train_images);
   train.tokens = images * static_cast<double>(tokens.tokens_per_image());
   train.flops = scaling::training_flops(shape, images);
+
+  if (schedule.warmup_images > 0) {
+    const int64_t steps = steps_of(config), warmup = (schedule.warmup_images + train.batch - 1) / train.batch;
+    if (warmup >= steps)
+      throw base::UserError("schedule.warmup_images is {}: {} of the run's {} steps; expected fewer than all",
+                            schedule.warmup_images, warmup, steps);
+    schedule.warmup_images = warmup * train.batch;
+    schedule.warmup = static_cast<double>(warmup) / static_cast<double>(steps);
+  }
   return config;
 }
 
@@ -88,6 +97,15 @@ int64_t steps_of(const RunConfig& run) {
 
 int64_t images_seen_of(const RunConfig& run) { return steps_of(run) * run.train.batch; }
 
+int64_t warmup_steps_of(const RunConfig& run) {
+  return std::llround(run.schedule.warmup * static_cast<double>(steps_of(run)));
+}
+
+int64_t decay_step_of(const RunConfig& run) {
+  return std::max<int64_t>(warmup_steps_of(run),
+                           std::llround(run.schedule.hold * static_cast<double>(steps_of(run))));
+}
+
 std::set<int64_t> kept_steps_of(const RunConfig& run) {
   std::string words = run.train.keep_at;
   std::replace(words.begin(), words.end(), ',', ' ');
@@ -114,7 +132,9 @@ nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& token
   identity["numerics_version"] = kNumericsVersion;
   identity["tokens"] = tokens.fingerprint;
   identity["settings"] = base::dump_config(run, /*identity_only=*/true);
-  for (const char* key : {"epochs", "tokens", "flops"}) identity["settings"]["train"].erase(key);  // the budget counts once, in images
+  // The budget counts once, in images, and the warm-up as a share.
+  for (const char* key : {"epochs", "tokens", "flops"}) identity["settings"]["train"].erase(key);
+  identity["settings"]["schedule"].erase("warmup_images");
   return identity;
 }
 

@@ -8,7 +8,8 @@
 // cadence are not in it; nor are rules, only what they give: "lr: 6e-3 / depth" at depth 3 is the
 // run of "lr: 2e-3".
 //
-// Errors   UserError without a place, naming the key: sizes that make no model.
+// Errors   UserError without a place, naming the key: sizes that make no model, a warm-up in images as long as
+//          the run.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +49,9 @@ scaling::VarShape shape_of(const RunConfig& run, const TokenFacts& tokens);
 // The rest takes resolved settings.
 int64_t steps_of(const RunConfig& run);        // whole batches, rounded up
 int64_t images_seen_of(const RunConfig& run);  // steps x batch
+int64_t warmup_steps_of(const RunConfig& run);
+// Of schedule.kind wsd: the updates before the decay, as optim::Schedule::decay_begin.
+int64_t decay_step_of(const RunConfig& run);
 // The updates after which train.keep_at asks for a lasting checkpoint; budgets beyond the run's are none.
 // UserError: not a list of numbers.
 std::set<int64_t> kept_steps_of(const RunConfig& run);

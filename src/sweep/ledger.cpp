@@ -12,6 +12,7 @@
 #include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/machine.hpp"
+#include "sweep/branches.hpp"
 
 namespace varscale::sweep {
 
@@ -262,6 +263,7 @@ std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
     const std::string& id = sweep.runs[i].id;
     if (tried.contains(id) || !is_open(ledger.status(id))) continue;
     if (ledger.holder(id)) continue;
+    if (!waiting_words(sweep.runs[i], ledger).empty()) continue;
     return i;
   }
   return std::nullopt;

@@ -91,7 +91,8 @@ class Ledger {
   std::unique_ptr<Claims> claims_;  // of an open one
 };
 
-// The first run of the file that is not done, not in `tried`, has not failed too often and that no living job has.
+// The first run of the file that is not done, not in `tried`, has not failed too often, that no living job has and
+// that need not wait for its trunk.
 std::optional<size_t> next_run(const Sweep& sweep, const Ledger& ledger,
                                const std::set<std::string>& tried);
 

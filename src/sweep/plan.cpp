@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/progress.hpp"
 #include "base/error.hpp"
@@ -15,8 +16,22 @@ namespace varscale::sweep {
 
 double Plan::total_flops() const {
   double total = 0;
-  for (const PlanRow& row : rows) total += row.flops;
+  for (const PlanRow& row : rows) total += row.own_flops;
   return total;
+}
+
+std::optional<Saving> Plan::saving() const {
+  std::set<std::string> trunks;
+  for (const PlanRow& row : rows)
+    if (!row.branch_of.empty()) trunks.insert(row.branch_of);
+  if (trunks.empty()) return std::nullopt;
+  Saving saving;
+  for (const PlanRow& row : rows) {
+    const bool is_branch = !row.branch_of.empty();
+    if (is_branch) saving.separate_flops += row.flops;
+    if (is_branch || trunks.contains(row.id)) saving.shared_flops += row.own_flops;
+  }
+  return saving;
 }
 
 double Plan::total_hours() const {
@@ -80,6 +95,9 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
   row.tokens = row.images * run.tokens.tokens_per_image();
   row.passes = static_cast<double>(row.images) / static_cast<double>(run.tokens.train_images);
   row.flops = scaling::training_flops(shape, static_cast<double>(row.images));
+  if (run.branch) row.branch_of = run.branch->trunk, row.branch_step = run.branch->step;
+  const int64_t own_images = row.images - row.branch_step * config.train.batch;
+  row.own_flops = scaling::training_flops(shape, static_cast<double>(own_images));
 
   const scaling::Layout layout = layout_of(config, shape, machine);
   row.memory_bytes = layout.bytes;
@@ -88,7 +106,7 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
   row.fits = layout.fits;
 
   const Rate rate = throughput.rate(row.depth, config.train.precision);
-  row.hours = row.flops / (rate.flops_per_s * static_cast<double>(machine.ranks)) / 3600;
+  row.hours = row.own_flops / (rate.flops_per_s * static_cast<double>(machine.ranks)) / 3600;
   row.hours_from = rate.source;
   return row;
 }
@@ -126,6 +144,10 @@ std::string plan_table(const Plan& plan) {
   text += table.text();
   text += fmt::format("\ntotal: {:.3e} FLOPs, {:.3g} hours ({})\n", plan.total_flops(),
                       plan.total_hours(), base::format_duration(plan.total_hours() * 3600));
+  if (const auto saving = plan.saving())
+    text += fmt::format("separate runs {:.3e} FLOPs, trunk and branches {:.3e}, {:.1f} % saved; a branch's FLOPs "
+                        "have its trunk's, its hours do not\n",
+                        saving->separate_flops, saving->shared_flops, 100 * saving->share());
   for (const PlanRow& row : plan.rows)
     if (!row.fits || row.mode != "replicated")
       text += fmt::format("{}: {}{}\n", row.id, row.fits ? "" : "DOES NOT FIT: ", row.mode_why);
@@ -165,10 +187,20 @@ nlohmann::ordered_json plan_json(const Plan& plan) {
     run["memory_bytes_per_rank"] = row.memory_bytes;
     run["hours"] = row.hours;
     run["hours_from"] = row.hours_from;
+    run["own_flops"] = row.own_flops;
+    if (!row.branch_of.empty()) {
+      run["branch_of"] = row.branch_of;
+      run["branch_step"] = row.branch_step;
+    }
     json["runs"].push_back(run);
   }
   json["total"]["flops"] = plan.total_flops();
   json["total"]["hours"] = plan.total_hours();
+  if (const auto saving = plan.saving()) {
+    json["branches"]["separate_flops"] = saving->separate_flops;
+    json["branches"]["shared_flops"] = saving->shared_flops;
+    json["branches"]["saved"] = saving->share();
+  }
   return json;
 }
 

@@ -5,12 +5,14 @@
 //   write_file_atomic(folder / "plan.json", plan_json(plan).dump(2));
 //
 // FLOPs and hours are those of the training steps; validation while training adds at most
-// eval.max_cost. Memory is the tensors of one rank in the mode of its run, which `auto` chooses for the
+// eval.max_cost. A branch's FLOPs are the compute of its point, those of the trunk included; hours and totals
+// are what is spent. Memory is the tensors of one rank in the mode of its run, which `auto` chooses for the
 // machine (scaling/layout.hpp).
 #pragma once
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,7 +28,8 @@ struct PlanRow {
   uint64_t seed = 0;
   bool interpolated = false;
   int64_t parameters = 0;  // all of them (rule n_total)
-  double flops = 0;        // of all training steps, exact formula
+  double flops = 0;        // of all training steps, exact formula, a branch's share of its trunk included
+  double own_flops = 0;    // of the steps that the run itself takes
   int64_t images = 0;      // seen: steps x batch
   int64_t tokens = 0;      // images x tokens per image
   double passes = 0;       // images / training images
@@ -35,8 +38,16 @@ struct PlanRow {
   std::string mode;          // "replicated", "zero3", "hybrid of 8"
   std::string mode_why;
   bool fits = true;
-  double hours = 0;
+  double hours = 0;        // of own_flops
   std::string hours_from;
+  std::string branch_of;   // the trunk; empty: none
+  int64_t branch_step = 0;
+};
+
+// Trunks and their branches, against the branches as runs of their own.
+struct Saving {
+  double separate_flops = 0, shared_flops = 0;
+  double share() const { return 1 - shared_flops / separate_flops; }
 };
 
 struct Plan {
@@ -44,8 +55,9 @@ struct Plan {
   scaling::Machine machine;
   bool assumed_tokens = false;
   std::vector<PlanRow> rows;
-  double total_flops() const;
+  double total_flops() const;  // really spent
   double total_hours() const;
+  std::optional<Saving> saving() const;  // nothing where no run is a branch
 };
 
 // Where a plan is to run: `ranks` ranks of the device. Of GPUs up to 8 are taken to be in one node, CPU

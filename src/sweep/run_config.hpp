@@ -69,6 +69,7 @@ struct OptimizerConfig {
 struct ScheduleConfig {
   std::string kind = "wsd";
   double warmup = 0.02;       // share of the steps
+  int64_t warmup_images = 0;  // the warm-up where it is not 0: the same steps at any budget
   double warmup_start = 0.005;
   double hold = 0.05;         // public: share of the steps after warm-up; wsd: share of all steps up to the decay
   double end = 0.1;           // learning rate at the end over the peak
@@ -77,6 +78,7 @@ struct ScheduleConfig {
   void visit(Visitor& v) {
     v.field("kind", kind, "shape of the learning rate after the warm-up", OneOf{"public", "cosine", "constant", "wsd"});
     v.field("warmup", warmup, "share of the steps spent warming up", Range<double>::between(0, 1));
+    v.field("warmup_images", warmup_images, "warm-up in images, whatever the budget; 0: by share", Range<int64_t>::at_least(0));
     v.field("warmup_start", warmup_start, "first learning rate over the peak", Range<double>::between(0, 1));
     v.field("hold", hold, "public: flat share of the rest; wsd: share of all steps before the linear decay", Range<double>::between(0, 1));
     v.field("end", end, "last learning rate over the peak", Range<double>::between(0, 1));
@@ -171,7 +173,7 @@ struct RunConfig {
   template <class Visitor>
   void visit(Visitor& v) {
     v.field("tokens", tokens, "token file made by var_data tokenize", Identity::kNo);  // its fingerprint counts
-    v.field("role", role, "what the fits use the run for", OneOf{"main", "data", "tune"}, Identity::kNo);
+    v.field("role", role, "what the fits use the run for", OneOf{"main", "data", "tune", "trunk"}, Identity::kNo);
     v.field("interpolated", interpolated, "the settings lie between published ones; tables and reports say so", Identity::kNo);
     v.section("model", model, "the transformer");
     v.section("optimizer", optimizer, "AdamW");

@@ -145,8 +145,14 @@ class Assigner {
 }  // namespace
 
 const std::vector<std::string>& budget_keys() {
-  static const std::vector<std::string> keys{"train.images", "train.epochs", "train.tokens", "train.flops"};
-  return keys;
+  return exclusive_keys().front().keys;
+}
+
+const std::vector<Exclusive>& exclusive_keys() {
+  static const std::vector<Exclusive> groups{
+      {"the budget", {"train.images", "train.epochs", "train.tokens", "train.flops"}},
+      {"the warm-up", {"schedule.warmup", "schedule.warmup_images"}}};
+  return groups;
 }
 
 void fill(const Settings& settings, const Variables& variables,
@@ -206,9 +212,9 @@ void Settings::add(const Node& node, const std::string& prefix, Faults& faults,
 }
 
 void Settings::put(const std::string& key, const Node& node) {
-  const auto& budgets = budget_keys();
-  if (std::ranges::find(budgets, key) != budgets.end())
-    for (const std::string& other : budgets) nodes_.erase(other);
+  for (const Exclusive& group : exclusive_keys())
+    if (std::ranges::find(group.keys, key) != group.keys.end())
+      for (const std::string& other : group.keys) nodes_.erase(other);
   if (std::ranges::find(order_, key) == order_.end()) order_.push_back(key);
   nodes_.insert_or_assign(key, node);
 }

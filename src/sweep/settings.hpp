@@ -27,7 +27,7 @@ class Settings {
                           const std::vector<std::string>& extra = {});
 
   const base::Node* find(const std::string& key) const;
-  // A budget replaces any other budget.
+  // A budget replaces any other budget, and a warm-up the other.
   void put(const std::string& key, const base::Node& node);
   void put_over(const Settings& above);
   void erase(const std::string& key) { nodes_.erase(key); }
@@ -43,6 +43,13 @@ class Settings {
 
 // Keys of which one sets how long a run trains.
 const std::vector<std::string>& budget_keys();
+
+// Ways to say one thing, of which a run takes one.
+struct Exclusive {
+  const char* what;  // "the budget"
+  std::vector<std::string> keys;
+};
+const std::vector<Exclusive>& exclusive_keys();
 
 // Assigns the settings that `wanted` picks. A value that does not fit is a fault and leaves its field.
 void fill(const Settings& settings, const Variables& variables,

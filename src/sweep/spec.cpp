@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "sweep/branches.hpp"
 #include "sweep/include.hpp"
 #include "sweep/settings.hpp"
 
@@ -94,13 +95,15 @@ class SweepReader {
 
   Settings read_settings(const Node& node, const std::vector<std::string>& extra = {}) {
     Settings settings = Settings::flatten(node, faults_, extra);
-    const Node* first = nullptr;
-    for (const std::string& key : budget_keys()) {
-      const Node* budget = settings.find(key);
-      if (budget && first)
-        faults_.add(budget->where(), fmt::format("unused key {}: {} sets the budget already",
-                                                 budget->path(), first->path()));
-      if (budget && !first) first = budget;
+    for (const Exclusive& group : exclusive_keys()) {
+      const Node* first = nullptr;
+      for (const std::string& key : group.keys) {
+        const Node* node_of_key = settings.find(key);
+        if (node_of_key && first)
+          faults_.add(node_of_key->where(), fmt::format("unused key {}: {} sets {} already", node_of_key->path(),
+                                                        first->path(), group.what));
+        if (node_of_key && !first) first = node_of_key;
+      }
     }
     return settings;
   }
@@ -193,7 +196,7 @@ class SweepReader {
         entry.mark_read();
         continue;
       }
-      expand(read_settings(entry, {"recipe"}), 0, {}, entry.where());
+      expand(read_settings(entry, {"recipe", "branches"}), 0, {}, entry.where());
     }
   }
 
@@ -201,10 +204,11 @@ class SweepReader {
   void expand(const Settings& grid, size_t at, const Settings& chosen, const std::string& where) {
     if (expanded_ > kMostRuns) return;
     if (at == grid.order().size()) {
-      if (++expanded_ > kMostRuns)
-        faults_.add(where, fmt::format("the lists under runs make more than {} runs", kMostRuns));
-      else
-        add_run(layered(chosen), where);
+      if (const Node* branches = chosen.find("branches")) {
+        add_branches(chosen, *branches, where);
+      } else if (has_room(where)) {
+        if (auto run = make_run(layered(chosen), where)) add_run(std::move(*run));
+      }
       return;
     }
     const std::string& key = grid.order()[at];
@@ -256,7 +260,61 @@ class SweepReader {
     return settings;
   }
 
-  void add_run(const Settings& settings, const std::string& where) {
+  bool has_room(const std::string& where) {
+    if (++expanded_ <= kMostRuns) return true;
+    faults_.add(where, fmt::format("the lists under runs make more than {} runs", kMostRuns));
+    return false;
+  }
+
+  // A run for each budget under `branches`, and the trunk of them all before them.
+  void add_branches(Settings entry, const Node& branches, const std::string& where) {
+    entry.erase("branches");
+    const bool is_map = branches.kind() == Node::Kind::kMap;
+    const Settings budgets = is_map ? read_settings(branches) : Settings();
+    const Node* list = nullptr;
+    std::string key;
+    for (const std::string& each : budgets.order()) {
+      const Node& node = *budgets.find(each);
+      if (std::ranges::find(budget_keys(), each) == budget_keys().end())
+        faults_.add(node.where(), fmt::format("{} is not a budget; branches differ in one of {}", node.path(),
+                                              fmt::join(budget_keys(), ", ")));
+      else
+        key = each, list = &node;
+    }
+    for (const std::string& each : budget_keys())
+      if (const Node* node = entry.find(each))
+        faults_.add(node->where(), fmt::format("unused key {}: {} sets the budgets", node->path(), branches.path()));
+    if (!list || list->kind() != Node::Kind::kList || list->items().empty()) {
+      faults_.add(branches.where(), fmt::format("{} is not a list of budgets, expected as in branches: "
+                                                "{{train.epochs: [4, 8, 16]}}",
+                                                branches.path()));
+      branches.mark_read();
+      return;
+    }
+    const size_t before = faults_.sentences().size();
+    std::vector<SweepRun> runs;
+    Settings settings;
+    for (const Node& budget : list->items()) {
+      if (!has_room(where)) return;
+      entry.put(key, budget);
+      settings = layered(entry);
+      if (auto run = make_run(settings, where)) runs.push_back(std::move(*run));
+    }
+    if (runs.empty() || faults_.sentences().size() != before) return;
+    for (const BranchFault& fault : branch_faults(runs)) {
+      const Node budget = list->items()[fault.index];
+      faults_.add(settings.where(fault.key, budget.where()),
+                  fault.key.empty() ? fmt::format("{} is {}: {}", budget.path(), budget.scalar(), fault.sentence)
+                                    : fault.sentence);
+    }
+    if (faults_.sentences().size() != before) return;
+    SweepRun trunk = make_trunk(runs);
+    add_run(std::move(trunk));
+    for (SweepRun& run : runs) add_run(std::move(run));
+  }
+
+  // The run of these settings, or nothing after noting why there is none.
+  std::optional<SweepRun> make_run(const Settings& settings, const std::string& where) {
     const size_t before = faults_.sentences().size();
     Variables variables;
     RunConfig config;
@@ -293,30 +351,31 @@ class SweepReader {
       return each != "tokens" && std::ranges::find(kFirstKeys, each) == std::end(kFirstKeys);
     });
     note_schedule_parts(settings, config.schedule.kind);
-    if (!tokens || faults_.sentences().size() != before) return;
-    finish_run(std::move(config), *tokens, settings, where);
-  }
-
-  void finish_run(RunConfig config, const TokenFacts& tokens, const Settings& settings,
-                  const std::string& where) {
-    SweepRun run{{}, where, {}, tokens};
-    std::string place = settings.where("model.heads", settings.where("model.width", where));
+    if (!tokens || faults_.sentences().size() != before) return std::nullopt;
+    SweepRun run{{}, where, {}, *tokens};
     try {
-      run.config = resolve(std::move(config), tokens);
-      place = settings.where("train.keep_at", where);
+      run.config = resolve(std::move(config), *tokens);
       kept_steps_of(run.config);
     } catch (const UserError& error) {
-      faults_.add(place, error.what());
-      return;
+      // Where the sentence begins with a setting, that is the one to blame.
+      const std::string sentence = error.what();
+      faults_.add(settings.where(sentence.substr(0, sentence.find(' ')),
+                                 settings.where("model.heads", settings.where("model.width", where))),
+                  sentence);
+      return std::nullopt;
     }
-    const std::string hash = identity_hash(run.config, tokens);
-    run.id = run_id(run.config, tokens);
-    const auto [first, is_new] = ids_.emplace(run.id, std::pair(hash, where));
+    run.id = run_id(run.config, *tokens);
+    return run;
+  }
+
+  void add_run(SweepRun run) {
+    const std::string hash = identity_hash(run.config, run.tokens);
+    const auto [first, is_new] = ids_.emplace(run.id, std::pair(hash, run.where));
     if (!is_new) {
       const bool same = first->second.first == hash;
-      faults_.add(
-          where, fmt::format("run {} is asked for twice{}, first at {}; remove one of them", run.id,
-                             same ? "" : " (two runs with one short id)", first->second.second));
+      faults_.add(run.where,
+                  fmt::format("run {} is asked for twice{}, first at {}; remove one of them", run.id,
+                              same ? "" : " (two runs with one short id)", first->second.second));
       return;
     }
     sweep_.runs.push_back(std::move(run));

@@ -14,6 +14,7 @@
 //     - {model.depth: [1, 2, 3], train.seed: [0, 1]}
 //     - {role: data, model.depth: 1, train.images: [28000, 56000]}
 //     - {model.depth: [2, 3], train.flops: [1e15, 4e15], recipe: public}
+//     - {model.depth: [2, 3], branches: {train.images: [28000, 56000]}}  # decays from one trunk a depth
 //   assume: {images: 1281167, ...}     # stands in for a missing token file, for --plan only
 //
 //   Sweep sweep = load_sweep("sweeps/depth.yaml", overrides, Purpose::kTrain, open_tokens);
@@ -28,7 +29,8 @@
 //
 // Errors   UserError with every fault of the file, one a line, each with file:line: unknown,
 //          misspelt, unused, duplicated or mistyped keys, values out of range, shapes that make no
-//          model, token files that cannot be used, two entries that ask for the same run.
+//          model, token files that cannot be used, two entries that ask for the same run, branches that
+//          cannot share a trunk.
 #pragma once
 
 #include <filesystem>
@@ -43,11 +45,19 @@
 
 namespace varscale::sweep {
 
+// Where a run leaves its trunk (branches.hpp).
+struct BranchPoint {
+  std::string trunk;       // the run whose first steps are its own
+  std::string trunk_hash;  // identity_hash of it
+  int64_t step = 0;        // of the trunk's checkpoint that it begins from
+};
+
 struct SweepRun {
   std::string id;
   std::string where;  // the entry of `runs` that asks for it: "sweeps/depth.yaml:14"
   RunConfig config;   // resolved
   TokenFacts tokens;
+  std::optional<BranchPoint> branch = {};
 };
 
 struct Sweep {

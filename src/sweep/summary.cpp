@@ -8,6 +8,7 @@
 #include "base/progress.hpp"
 #include "records/run_file.hpp"
 #include "scaling/count.hpp"
+#include "sweep/branches.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/text_table.hpp"
 
@@ -81,6 +82,7 @@ std::vector<SummaryRow> summarise(const Sweep& sweep, const Ledger& ledger) {
     row.role = run.config.role;
     row.state = word(status.state);
     row.reason = status.reason;
+    if (row.reason.empty() && status.state != RunState::kDone) row.reason = waiting_words(run, ledger);
     row.training_loss = status.loss;
     row.left_s = status.left_s;
     row.host = status.host;

@@ -21,6 +21,7 @@ EvalPlan plan_evaluations(const sweep::RunConfig& run, const optim::Schedule& sc
   const int64_t decay = schedule.decay_begin();
   if (decay > 0 && decay < steps) plan.steps.insert(decay);
   plan.steps.insert(steps);
+  if (run.role == "trunk") plan.steps.merge(sweep::kept_steps_of(run));  // where the branches' decays begin
 
   const double train_flops =
       train_flops_per_image * static_cast<double>(sweep::images_seen_of(run));

@@ -15,7 +15,7 @@ struct EvalPlan {
   int64_t subset_images = 0;    // what the others score
 };
 
-// About eval.points log-spaced steps, the begin and the end of the decay. Where scoring the whole
+// About eval.points log-spaced steps, the begin and the end of the decay; of a trunk also its branch points. Where scoring the whole
 // set at every point would cost more than eval.max_cost of the run's training FLOPs, the points
 // before the end score a fixed subset that keeps to it.
 EvalPlan plan_evaluations(const sweep::RunConfig& run, const optim::Schedule& schedule,

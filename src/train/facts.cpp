@@ -53,6 +53,10 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
       std::string("centre crop, no drop path, label drop: ") + run.eval.label_drop;
   facts["val_images"] = validation_images;
   facts["eval_subset_images"] = evaluations.subset_images;
+  if (job.origin) {
+    facts["branch_of"] = job.origin->run_id;
+    facts["branch_step"] = job.origin->step;
+  }
   facts["segments"] = int64_t{1};
   facts["complete"] = int64_t{0};
   return facts;

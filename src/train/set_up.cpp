@@ -24,7 +24,7 @@ optim::Schedule make_schedule(const sweep::RunConfig& run) {
   return optim::Schedule(
       {.kind = run.schedule.kind,
        .steps = steps,
-       .warmup_steps = std::llround(run.schedule.warmup * static_cast<double>(steps)),
+       .warmup_steps = sweep::warmup_steps_of(run),
        .warmup_start = run.schedule.warmup_start,
        .hold = run.schedule.hold,
        .end = run.schedule.end});

@@ -163,7 +163,23 @@ class Trainer {
     return pieces;
   }
 
-  // Fresh weights, or the newest checkpoint. The first rank looks; all load the same.
+  // Stands where the checkpoint stood from here on; its rows. All ranks call it alike.
+  records::RunTables go_on_from(const checkpoint::CheckpointFolder& folder, int64_t step,
+                                const checkpoint::Identity& identity) {
+    const checkpoint::Position position = folder.load(step, identity, pieces(false));
+    step_ = position.step;
+    segment_ = position.segment + 1;
+    records::RunTables tables = folder.rows(step);
+    int64_t skipped = 0;
+    for (const records::StepRow& row : tables.steps) {
+      skipped += row.skipped;
+      skipped_in_a_row_ = row.skipped != 0 ? skipped_in_a_row_ + 1 : 0;
+    }
+    optimizer_.set_steps_taken(step_ - skipped);
+    return tables;
+  }
+
+  // Fresh weights, the trunk's checkpoint or the run's newest. The first rank looks; all load the same.
   void start() {
     at::Tensor found = at::full({1}, int64_t{-1}, at::kLong);
     if (world_.rank() == 0) found.fill_(checkpoints_.latest().value_or(-1));
@@ -172,26 +188,24 @@ class Trainer {
 
     comm::agree_on(world_, "start of the run", [&] {
       records::RunTables tables;
-      if (newest < 0) {
+      if (newest >= 0) {
+        tables = go_on_from(checkpoints_, newest, identity_);
+      } else if (job_.origin) {
+        const Origin& trunk = *job_.origin;
+        VARSCALE_CHECK(trunk.step <= schedule_.decay_begin(), "a branch at step {} of a run whose decay begins at {}",
+                       trunk.step, schedule_.decay_begin());
+        tables = go_on_from({trunk.folder / "checkpoints", /*keep=*/1}, trunk.step,
+                            {.run_id = trunk.run_id, .config_hash = trunk.config_hash});
+        tables.facts = run_facts(job_, identity_, shape_, eval_plan_, validation_.images());
+      } else {
         const models::InitOptions init{.seed = run_.train.seed,
                                        .std = run_.model.init_std,
                                        .adaln_gamma = run_.model.adaln_gamma_init};
         for (const parallel::Owned& part : parallel_->owned())
           models::fill_initial(part.name, shape_, init, part.first_element(), part.weight);
         tables.facts = run_facts(job_, identity_, shape_, eval_plan_, validation_.images());
-      } else {
-        const checkpoint::Position position = checkpoints_.load(newest, identity_, pieces(false));
-        step_ = position.step;
-        segment_ = position.segment + 1;
-        tables = checkpoints_.rows(newest);
-        tables.facts["segments"] = segment_ + 1;
-        int64_t skipped = 0;
-        for (const records::StepRow& row : tables.steps) {
-          skipped += row.skipped;
-          skipped_in_a_row_ = row.skipped != 0 ? skipped_in_a_row_ + 1 : 0;
-        }
-        optimizer_.set_steps_taken(step_ - skipped);
       }
+      tables.facts["segments"] = segment_ + 1;
       add_layout_facts(tables.facts, layout_, hardware_);
       if (world_.rank() == 0)
         rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));

@@ -10,7 +10,9 @@
 // Restart  Continues from the newest complete checkpoint; run.h5 is rebuilt from the rows it
 //          carries. At one layout every later row (but segment and timings) and all weights are bit
 //          for bit those of an undisturbed run.
-// Errors   UserError: a checkpoint of another configuration, a token file that is not the planned
+// Branches With an origin a run without a checkpoint begins from the trunk's, with its rows: run.h5 is then the
+//          whole history, and rows and weights are those of the run trained from its first step.
+// Errors   UserError: a checkpoint of another configuration or of another trunk, a token file that is not the planned
 //          one. A loss that is not finite ends the run with an error naming the step. These every
 //          rank throws (comm::Agreed); what a rank meets alone, such as a full disk, it throws
 //          alone.
@@ -19,6 +21,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/signals.hpp"
@@ -27,6 +30,13 @@
 #include "sweep/identity.hpp"
 
 namespace varscale::train {
+
+// A place in another run where this one begins.
+struct Origin {
+  std::filesystem::path folder;  // of that run
+  std::string run_id, config_hash;
+  int64_t step = 0;  // of its checkpoint
+};
 
 struct TrainJob {
   sweep::RunConfig run;  // resolved
@@ -43,6 +53,9 @@ struct TrainJob {
   std::function<void()> before_publish = {};
   // Asked on the first rank after every step; may be empty. True: stop in good order, as by a signal.
   std::function<bool()> give_up = {};
+  // Of a branch: its trunk, whose first steps are those of this run. Not looked at where the run has a
+  // checkpoint of its own.
+  std::optional<Origin> origin = {};
   bool quiet = false;      // no progress line
   int64_t stop_after = 0;  // stop in good order after this many updates (0: never): for tests
 };

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/post.hpp"
 #include "comm/thread_group.hpp"
 #include "tests/comm/world.hpp"
 #include "tests/support/hash_weights.hpp"
@@ -287,6 +288,63 @@ TEST_P(CommunicatorSuite, AGroupCountsItsRanksInTheOrderGiven) {
       for (int r = 0; r < group->size(); ++r) EXPECT_EQ(ranks_R[r].item<int64_t>(), members[r]);
     }
     world.barrier("all again");
+  });
+}
+
+// Over and over: what was under way as one group ended must not come up in the next.
+TEST_P(CommunicatorSuite, AGroupOfItsOwnIsEndedAlone) {
+  on_ranks([](Communicator& world) {
+    if (world.size() == 1) return;
+    std::vector<int> all;
+    for (int r = 0; r < world.size(); ++r) all.push_back(r);
+    constexpr int64_t kLarge = 100003;  // of the size that MPI does not send before it is asked for
+    for (int64_t round = 0; round < 20; ++round) {
+      const auto doomed = world.create_group(all, "doomed", 1000 + 2 * round);
+      const auto calls_until_the_end = [&] {
+        for (int64_t call = 0;; ++call) {
+          if (doomed->rank() == 1 && call == round) doomed->end_group("the data are damaged");
+          Tensor sum = at::ones({kLarge}, at::kDouble);
+          doomed->all_reduce(sum, Reduce::kSum, "sum").wait();
+        }
+      };
+      try {
+        calls_until_the_end();
+      } catch (const GroupEnded& ended) {
+        EXPECT_STREQ(ended.what(), "the data are damaged");
+      }
+      EXPECT_EQ(doomed->ended(), "the data are damaged");
+      EXPECT_THROW(doomed->barrier("again"), GroupEnded);
+
+      const auto next = world.create_group(all, "next", 1001 + 2 * round);
+      Tensor sum = part(world.rank(), kLarge, at::kFloat);
+      next->all_reduce(sum, Reduce::kSum, "sum").wait();
+      EXPECT_TRUE(at::equal(sum, sum_in_rank_order(world.size(), kLarge, at::kFloat)));
+      EXPECT_EQ(next->ended(), std::nullopt);
+    }
+    world.barrier("the launch goes on");
+  });
+}
+
+TEST_P(CommunicatorSuite, LettersArriveInOrderInTheirBox) {
+  on_ranks([](Communicator& world) {
+    const auto post = world.post();
+    const int next = (world.rank() + 1) % world.size(), before = (world.rank() + world.size() - 1) % world.size();
+    for (int i = 0; i < 50; ++i) {
+      post->send(next, 0, std::to_string(i));
+      post->send(next, 1, std::string(static_cast<size_t>(i) * 1000, 'x'));
+    }
+    for (int i = 0; i < 50; ++i) {
+      const auto large = post->take(1, 60), small = post->take(0, 60);
+      if (!large || !small) {
+        ADD_FAILURE() << "letter " << i << " of rank " << before << " has not come";
+        break;
+      }
+      EXPECT_EQ(large->text.size(), static_cast<size_t>(i) * 1000);
+      EXPECT_EQ(small->text, std::to_string(i));
+      EXPECT_EQ(small->from, before);
+    }
+    EXPECT_FALSE(post->take(0, 0));
+    world.barrier("all read");
   });
 }
 

@@ -359,6 +359,43 @@ TEST(NcclGroup, AGroupLeftByAnExceptionIsAbortedNotWaitedFor) {
   EXPECT_EQ(api->destroyed, 0);
 }
 
+// The end of a run of several: a rank that waits for the device hears of it through the control group.
+TEST(NcclGroup, AGroupThatAnotherRankEndsWakesTheDevice) {
+  run_ranks(2, [](Communicator& control) {
+    if (control.rank() == 1) {
+      control.end_group("rank 1 is out of memory");
+      return;
+    }
+    const auto self = make_self();
+    const auto api = std::make_shared<FakeApi>();
+    *api->open = false;
+    struct Alone final : Communicator {  // alone in the library, one of two in its group
+      explicit Alone(Communicator& group) : group_(group) {}
+      int rank() const noexcept override { return 0; }
+      int size() const noexcept override { return 1; }
+      std::unique_ptr<Communicator> create_group(const std::vector<int>&, std::string_view,
+                                                 int64_t) override {
+        return nullptr;
+      }
+      std::optional<std::string> ended() override { return group_.ended(); }
+      void set_deadline(double) override {}
+      void abort(std::string_view, int) noexcept override { ADD_FAILURE() << "the launch was ended"; }
+      Work start(Call) override { return Work(nullptr); }
+      Communicator& group_;
+    } alone(control);
+    const auto group = make_group(alone, api, {.deadline_s = 60, .all_tensors = true});
+    Tensor x = at::ones({4});
+    Work work = group->all_reduce(x, Reduce::kSum, "x");
+    wait_for_aborts(*api, 1);
+    try {
+      work.wait();
+      ADD_FAILURE() << "an ended group answered";
+    } catch (const GroupEnded& ended) {
+      EXPECT_STREQ(ended.what(), "rank 1 is out of memory");
+    }
+  });
+}
+
 TEST(NcclGroup, AnAbortThatHangsHoldsNobody) {
   const auto self = make_self();
   const auto api = std::make_shared<FakeApi>();
@@ -387,8 +424,8 @@ TEST(NcclGroup, AFailureThatNobodyHearsOfEndsTheLaunch) {
       explicit Both(Communicator& launch) : launch_(launch) {}
       int rank() const noexcept override { return 0; }
       int size() const noexcept override { return 1; }
-      std::unique_ptr<Communicator> create_group(const std::vector<int>&,
-                                                 std::string_view) override {
+      std::unique_ptr<Communicator> create_group(const std::vector<int>&, std::string_view,
+                                                 int64_t) override {
         return nullptr;
       }
       void set_deadline(double) override {}

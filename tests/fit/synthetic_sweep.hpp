@@ -20,9 +20,10 @@ namespace varscale::fit {
 struct SyntheticRun {
   int64_t depth = 1, seed = 0, images = 14000;
   std::string role = "main";
+  std::string branch_of = {};  // its trunk
   std::string id() const {
     return "d" + std::to_string(depth) + "-s" + std::to_string(seed) +
-           (role == "main" ? "" : "-" + std::to_string(images));
+           (images == 14000 ? "" : "-" + std::to_string(images));
   }
   // Near the true counts of a small VAR; what matters is one N a depth.
   double params_blocks() const { return 73953.0 * std::pow(static_cast<double>(depth), 3); }
@@ -125,6 +126,7 @@ struct SyntheticSweep {
                               {"role", run.role},
                               {"images", run.images},
                               {"parameters", static_cast<int64_t>(run.params_total())}});
+      if (!run.branch_of.empty()) plan["runs"].back()["branch_of"] = run.branch_of;
       const auto own = folder / "runs" / run.id();
       std::filesystem::create_directories(own);
       records::write_run(own / "run.h5", tables(run));

@@ -189,6 +189,45 @@ TEST_F(VarFit, LeavesUnfinishedRunsAndOrphansOutAndSaysSo) {
   EXPECT_THAT(out(), HasSubstr("d2-old: orphan"));
 }
 
+// Three budgets a depth as branches of one trunk, all of role main.
+SyntheticSweep branching() {
+  SyntheticSweep sweep;
+  sweep.noise_sd = 0;
+  for (int64_t depth = 1; depth <= 5; ++depth)
+    for (int64_t images : {3488, 7008, 14000})
+      sweep.runs.push_back({depth, 0, images, "main", "trunk-d" + std::to_string(depth)});
+  return sweep;
+}
+
+TEST_F(VarFit, TakesTheLongestBranchOfATrunkForTheLawInSizeAndAllForTheLawInData) {
+  branching().write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_EQ(headline(json()).at("runs"), 5);
+  EXPECT_EQ(headline(json()).at("parameters").at("alpha").at("value"), 0.185);
+  int laws_in_data = 0;
+  const nlohmann::ordered_json all = json();
+  for (const auto& law : all.at("fits")) {
+    if (law.at("law") != "L(D)" || law.at("metric") != "loss_mean" || law.at("E_rule") != "free") continue;
+    ++laws_in_data;
+    EXPECT_EQ(law.at("runs"), 3);
+    EXPECT_NEAR(law.at("parameters").at("alpha").at("value"), 0.3, 1e-5);
+  }
+  EXPECT_EQ(laws_in_data, 5);
+  ASSERT_EQ(fit("--register-prediction --resamples 100"), 0) << err();
+  const auto prediction = base::parse_json(text_of(folder_ / "fit" / "prediction.json"));
+  EXPECT_EQ(prediction.at("runs"), 1);  // of the deepest: the longest branch alone
+}
+
+TEST_F(VarFit, DoesNotPutAShorterBranchInThePlaceOfAnUnfinishedOne) {
+  SyntheticSweep sweep = branching();
+  sweep.change = [](const SyntheticRun& run, records::RunTables& tables) {
+    if (run.depth == 5 && run.images == 14000) tables.facts["complete"] = int64_t{0};
+  };
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_EQ(headline(json()).at("runs"), 4);
+}
+
 TEST_F(VarFit, FitsWhereTheLossDoesNotFallAndSaysSo) {
   SyntheticSweep sweep = SyntheticSweep::quickstart();
   sweep.law_n = {4.2, 1e-3, -0.3};

@@ -18,7 +18,7 @@ class LonelyRank final : public comm::Communicator {
   explicit LonelyRank(int size) : size_(size) {}
   int rank() const noexcept override { return 0; }
   int size() const noexcept override { return size_; }
-  std::unique_ptr<Communicator> create_group(const std::vector<int>&, std::string_view) override {
+  std::unique_ptr<Communicator> create_group(const std::vector<int>&, std::string_view, int64_t) override {
     return nullptr;
   }
   void set_deadline(double) override {}

@@ -1,6 +1,7 @@
 // The sweep files that come with the project, planned on the geometry that they assume.
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <set>
 
 #include "sweep/plan.hpp"
@@ -24,7 +25,7 @@ const RunConfig& of_depth(const Sweep& sweep, int64_t depth) {
 
 TEST(ReadyFiles, OfSweepsArePlanned) {
   for (const char* name : {"quickstart.yaml", "quickstart_fast.yaml", "smoke.yaml", "depth.yaml", "paper.yaml",
-                           "paper512.yaml", "isoflop.yaml"}) {
+                           "paper512.yaml", "isoflop.yaml", "wsd.yaml"}) {
     const Sweep sweep = ready(name);
     EXPECT_NO_THROW(make_plan(sweep, Throughput("h200"), machine_of("h200", 64))) << name;
     EXPECT_FALSE(sweep.runs.empty()) << name;
@@ -69,6 +70,32 @@ TEST(ReadyFiles, OfEqualFlopsHaveThemInEachFamily) {
                            std::abs(flops / 3e19 - 1) < 1e-4 || std::abs(flops / 1e20 - 1) < 1e-4;
     EXPECT_TRUE(is_budget) << run.id << " " << flops;
   }
+}
+
+TEST(ReadyFiles, OfBranchesShareTheirFirstStepsAndKeepTheSettingsOfTheCleanSweep) {
+  const Sweep wsd = ready("wsd.yaml"), depth = ready("depth.yaml");
+  std::map<int64_t, std::set<int64_t>> passes;
+  int64_t trunks = 0;
+  for (const SweepRun& run : wsd.runs) {
+    trunks += run.config.role == "trunk";
+    if (!run.branch) continue;
+    passes[run.config.model.depth].insert(std::llround(run.config.train.epochs));
+    EXPECT_EQ(run.config.optimizer.lr, of_depth(depth, run.config.model.depth).optimizer.lr);
+    EXPECT_EQ(run.config.schedule.end, 0.01);
+  }
+  EXPECT_EQ(passes.size(), 13u);
+  for (const auto& [each, budgets] : passes) EXPECT_EQ(budgets, (std::set<int64_t>{2, 4, 8, 16})) << each;
+  EXPECT_EQ(trunks, 13 + 3 * 2);
+  const auto saving = make_plan(wsd, Throughput("h200"), machine_of("h200", 64)).saving();
+  ASSERT_TRUE(saving);
+  // Of 30 passes, 11.2 on the trunk and 30 % of 30 on the branches are left: 20.2.
+  EXPECT_NEAR(saving->share(), 1 - 20.2 / 30, 1e-3);
+}
+
+// A change of the settings must not move the ids of runs that people have.
+TEST(ReadyFiles, KeepTheIdsOfTheirRuns) {
+  EXPECT_EQ(ready("depth.yaml").runs.at(0).id, "d6-s0-6e330b-?");
+  EXPECT_EQ(ready("depth.yaml").runs.at(1).id, "d8-s0-080053-?");
 }
 
 }  // namespace

@@ -41,7 +41,12 @@ class Backoff {
 
 }  // namespace
 
-void Ticket::finish(std::optional<std::string> failure) {
+void Failure::raise() const {
+  if (group_alone) throw GroupEnded(why);
+  throw CommError(why);
+}
+
+void Ticket::finish(std::optional<Failure> failure) {
   const std::scoped_lock lock(mutex_);
   failure_ = std::move(failure);
   done_ = true;
@@ -52,7 +57,7 @@ void Ticket::wait() {
   for (int turn = 0; turn < 50 && !done_; ++turn) sched_yield();
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return done_.load(); });
-  if (failure_) throw CommError(*failure_);
+  if (failure_) failure_->raise();
 }
 
 // Messages under way between this rank and others of the group; all must end before complete().
@@ -60,22 +65,25 @@ class Engine::Messages {
  public:
   Messages(Engine& engine, const Job& job) : engine_(engine), job_(job) {}
 
-  void send(int to, const void* data, int64_t bytes, Tag tag) {
+  void send(int to, const void* data, int64_t bytes, Part part) {
     for (int64_t begin = 0; begin < bytes; begin += kSlice) {
       check(MPI_Isend(static_cast<const std::byte*>(data) + begin,
                       static_cast<int>(std::min(kSlice, bytes - begin)), MPI_BYTE,
-                      job_.group->world_ranks[to], tag, MPI_COMM_WORLD, &requests_.emplace_back()),
+                      job_.group->world_ranks[to], tag_of(job_.group->own, part), MPI_COMM_WORLD,
+                      &requests_.emplace_back()),
             "MPI_Isend");
     }
   }
 
-  void receive(int from, void* data, int64_t bytes, Tag tag) {
+  void receive(int from, void* data, int64_t bytes, Part part) {
     for (int64_t begin = 0; begin < bytes; begin += kSlice) {
       check(
           MPI_Irecv(static_cast<std::byte*>(data) + begin,
                     static_cast<int>(std::min(kSlice, bytes - begin)), MPI_BYTE,
-                    job_.group->world_ranks[from], tag, MPI_COMM_WORLD, &requests_.emplace_back()),
+                    job_.group->world_ranks[from], tag_of(job_.group->own, part), MPI_COMM_WORLD,
+                    &requests_.emplace_back()),
           "MPI_Irecv");
+      receives_.push_back(requests_.size() - 1);
     }
   }
 
@@ -89,17 +97,43 @@ class Engine::Messages {
             "MPI_Testall");
       if (done != 0) break;
       engine_.obey_abort();
-      if (backoff.tenth()) engine_.answer_questions();
+      if (backoff.tenth()) {
+        engine_.answer_questions();
+        if (engine_.ended(*job_.group)) {
+          take_back();
+          engine_.throw_if_ended(*job_.group);
+        }
+      }
       if (Clock::now() > deadline) throw CommError(engine_.ask_the_missing(job_));
       backoff.pause();
     }
     requests_.clear();
+    receives_.clear();
   }
 
  private:
+  // Ends what is under way in a group that has ended, so that its memory is free: receives are cancelled;
+  // what was sent the others take in and throw away, as this rank does with theirs.
+  void take_back() {
+    for (const size_t i : receives_)
+      if (requests_[i] != MPI_REQUEST_NULL) check(MPI_Cancel(&requests_[i]), "MPI_Cancel");
+    const auto deadline = Clock::now() + seconds(engine_.deadline_s());
+    for (int done = 0;;) {
+      check(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
+                        MPI_STATUSES_IGNORE),
+            "MPI_Testall");
+      if (done != 0) break;
+      engine_.obey_abort();
+      engine_.answer_questions();
+      if (Clock::now() > deadline) throw CommError(engine_.ask_the_missing(job_));
+      usleep(100);
+    }
+  }
+
   Engine& engine_;
   const Job& job_;
   std::vector<MPI_Request> requests_;
+  std::vector<size_t> receives_;  // which of them
 };
 
 Engine::Engine() {
@@ -132,6 +166,7 @@ std::shared_ptr<Ticket> Engine::submit(const std::shared_ptr<Group>& group, Call
   auto ticket = std::make_shared<Ticket>();
   const std::scoped_lock lock(mutex_);
   if (failure_) throw CommError(*failure_);
+  if (const auto found = ended_.find(group->own); found != ended_.end()) throw GroupEnded(found->second.why);
   std::string description = call.describe();
   jobs_.push_back({group, ++group->number, std::move(description), std::move(call), ticket});
   ++queued_;
@@ -160,12 +195,14 @@ bool Engine::next_job(Job& job) {
       return true;
     }
     if (stop_) return false;
-    const bool woken = changed_.wait_for(lock, std::chrono::milliseconds(100), [this] {
-      return stop_ || !jobs_.empty() || abort_.has_value();
-    });
+    // Letters are waited for, or a rank may ask.
+    const auto pause = std::chrono::milliseconds(takers_ > 0 ? 1 : 100);
+    const bool job_came = changed_.wait_for(lock, pause, [this] {
+      return stop_ || !jobs_.empty() || !notes_.empty() || abort_.has_value();
+    }) && !jobs_.empty();
     lock.unlock();
     obey_abort();
-    if (!woken) answer_questions();
+    if (!job_came) answer_questions();
     lock.lock();
   }
 }
@@ -190,26 +227,34 @@ void Engine::loop() {
   if (failure) return;
   Job job;
   while (next_job(job)) {
+    std::optional<Failure> of_job;
     if (!failure) {
       newest_ = {job.number, false, job.description};
       try {
         run(job);
         newest_.done = true;
+      } catch (const GroupEnded& ended) {
+        newest_.done = true;
+        of_job = {ended.what(), true};
       } catch (const std::exception& error) {
         failure = error.what();
         const std::scoped_lock lock(mutex_);
         failure_ = failure;
       }
     }
-    // Tensors of a failed job stay where MPI may still write to them.
-    if (failure) new Call(std::move(job.call));
-    job.ticket->finish(failure);
+    if (failure) {
+      letters_.close();
+      of_job = {*failure, false};
+      new Call(std::move(job.call));  // its tensors stay where MPI may still write to them
+    }
+    job.ticket->finish(std::move(of_job));
     job = {};
   }
   if (!failure) MPI_Finalize();
 }
 
 void Engine::run(const Job& job) {
+  throw_if_ended(*job.group);
   switch (job.call.kind) {
     case Call::Kind::kBarrier:
       meet(job, {});
@@ -234,8 +279,8 @@ std::vector<std::string> Engine::all_records(const Job& job, const std::string& 
   for (int have = 1; have < n; have *= 2) {
     const int count = std::min(have, n - have);
     Messages messages(*this, job);
-    messages.receive((rank + have) % n, blocks.data() + have * length, count * length, kMeet);
-    messages.send((rank - have + n) % n, blocks.data(), count * length, kMeet);
+    messages.receive((rank + have) % n, blocks.data() + have * length, count * length, Part::kMeet);
+    messages.send((rank - have + n) % n, blocks.data(), count * length, Part::kMeet);
     messages.complete();
   }
   std::vector<std::string> records(n);
@@ -276,8 +321,8 @@ void Engine::reduce_row(const Job& job, const std::vector<const std::byte*>& row
     std::byte* place = scratch_.data() + (k - 1) * mine;
     parts[from] = place;
     Messages messages(*this, job);
-    messages.receive(from, place, mine, kData);
-    messages.send(to, rows[to], row_elements[to] * element, kData);
+    messages.receive(from, place, mine, Part::kData);
+    messages.send(to, rows[to], row_elements[to] * element, Part::kData);
     messages.complete();
   }
   reduce_rows(out, parts, row_elements[rank], type, job.call.op);
@@ -312,8 +357,8 @@ void Engine::all_reduce(const Job& job) {
   for (int k = 1; k < n; ++k) {
     const int to = (rank + k) % n, from = (rank - k + n) % n;
     Messages messages(*this, job);
-    messages.receive(from, data + (rows[from] - data), elements[from] * element, kData);
-    messages.send(to, mine, elements[rank] * element, kData);
+    messages.receive(from, data + (rows[from] - data), elements[from] * element, Part::kData);
+    messages.send(to, mine, elements[rank] * element, Part::kData);
     messages.complete();
   }
 }
@@ -350,8 +395,8 @@ void Engine::all_gather(const Job& job) {
     for (int k = 1; k < n; ++k) {
       const int to = (rank + k) % n, from = (rank - k + n) % n;
       Messages messages(*this, job);
-      messages.receive(from, rows + from * bytes, bytes, kData);
-      messages.send(to, bytes_of(in), bytes, kData);
+      messages.receive(from, rows + from * bytes, bytes, Part::kData);
+      messages.send(to, bytes_of(in), bytes, Part::kData);
       messages.complete();
     }
   }
@@ -368,9 +413,9 @@ void Engine::broadcast(const Job& job) {
   for (; reach < n; reach *= 2) {
     Messages messages(*this, job);
     if (place < reach && place + reach < n)
-      messages.send(rank_at(place + reach), data, bytes, kData);
+      messages.send(rank_at(place + reach), data, bytes, Part::kData);
     if (place >= reach && place < 2 * reach)
-      messages.receive(rank_at(place - reach), data, bytes, kData);
+      messages.receive(rank_at(place - reach), data, bytes, Part::kData);
     messages.complete();
   }
 }

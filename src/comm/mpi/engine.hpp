@@ -10,14 +10,17 @@
 // answers while its rank computes; one that does not answer is not waited for long.
 //
 // Collectives are built here from messages between pairs: sums are then taken in rank order whatever
-// the size, and a group of ranks needs no call of MPI.
+// the size, and a group of ranks needs no call of MPI. A group of its own has message tags of its own:
+// what is under way in it as it is ended cannot be taken for anything else, and is thrown away.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -27,6 +30,7 @@
 #include <vector>
 
 #include "comm/call.hpp"
+#include "comm/post.hpp"
 
 namespace varscale::comm::mpi {
 
@@ -34,21 +38,29 @@ namespace varscale::comm::mpi {
 struct Group {
   std::vector<int> world_ranks;  // by rank of the group
   int rank = 0;
+  int64_t own = 0;  // the number of the group of its own to which it belongs; 0: the launch
   int64_t number = 0;
   int size() const { return static_cast<int>(world_ranks.size()); }
+};
+
+// Why a job has failed, and with it the process's communication or the group alone.
+struct Failure {
+  std::string why;
+  bool group_alone = false;
+  [[noreturn]] void raise() const;  // GroupEnded or CommError
 };
 
 // Done, or why not. Shared by the engine and who waits.
 class Ticket {
  public:
-  void finish(std::optional<std::string> failure);
+  void finish(std::optional<Failure> failure);
   void wait();  // throws CommError
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
   std::atomic<bool> done_ = false;
-  std::optional<std::string> failure_;
+  std::optional<Failure> failure_;
 };
 
 class Engine {
@@ -62,6 +74,11 @@ class Engine {
   int size() const noexcept { return size_; }
   std::shared_ptr<Ticket> submit(const std::shared_ptr<Group>& group, Call call);
   void set_deadline(double seconds);
+  // Ends a group of its own for all its members.
+  void end_group(const Group& group, std::string_view why);
+  std::optional<std::string> ended(const Group& group);
+  void send_letter(int to, int box, std::string text);
+  std::optional<Letter> take_letter(int box, double timeout_s);
   // Says why on stderr, unless another rank does, and ends the launch.
   [[noreturn]] void abort(std::string_view why, int exit_code) noexcept;
 
@@ -77,6 +94,16 @@ class Engine {
   struct Abort {
     std::string why;
     int exit_code;
+  };
+  struct Note {  // a message that nobody waits for
+    int to;
+    int tag;
+    std::string text;
+  };
+  struct EndedGroup {
+    std::string why;
+    bool drain = true;  // messages of it may still arrive
+    std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
   };
   enum class Turn { kNone, kAsking, kMine, kOthers };  // to say why the launch ends
 
@@ -96,6 +123,11 @@ class Engine {
   void reduce_row(const Job& job, const std::vector<const std::byte*>& rows,
                   const std::vector<int64_t>& row_elements, std::byte* out, at::ScalarType type);
   void answer_questions();
+  void send_notes();
+  void take_letters();
+  void take_endings();
+  void drain_ended_groups();
+  void throw_if_ended(const Group& group);
   void answer_turn(int asker);
   std::string ask_the_missing(const Job& job);
   void obey_abort();  // returns if there is none
@@ -109,6 +141,10 @@ class Engine {
   std::atomic<int64_t> queued_ = 0;
   bool stop_ = false, started_ = false;
   std::optional<Abort> abort_;
+  std::map<int64_t, EndedGroup> ended_;  // by number
+  std::vector<Note> notes_;
+  std::atomic<int> takers_ = 0;          // threads that wait for a letter
+  Letterbox letters_;
   std::atomic<Turn> turn_ = Turn::kNone;
   std::optional<std::string> failure_;
   double deadline_s_ = 600;

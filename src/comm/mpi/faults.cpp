@@ -118,6 +118,10 @@ bool Engine::is_my_turn() {
 }
 
 void Engine::answer_questions() {
+  send_notes();
+  take_letters();
+  take_endings();
+  drain_ended_groups();
   while (const auto asker = take_question(kAskTurn)) answer_turn(*asker);
   while (const auto asker = take_question(kQuestion)) {
     // Short enough to be sent at once; kept, because nothing waits for it.

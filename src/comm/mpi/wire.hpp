@@ -19,7 +19,14 @@ namespace varscale::comm::mpi {
 
 using Clock = std::chrono::steady_clock;
 
-enum Tag { kMeet = 1, kData, kQuestion, kAnswer, kAskTurn, kGiveTurn };
+enum Tag { kQuestion = 1, kAnswer, kAskTurn, kGiveTurn, kLetter, kEnding, kFirstOfGroups };
+enum class Part { kMeet, kData };  // of a collective
+
+// A group of its own has two tags that no other has.
+inline int tag_of(int64_t own, Part part) {
+  return static_cast<int>(kFirstOfGroups + 2 * own + static_cast<int>(part));
+}
+inline constexpr int64_t kMostGroups = int64_t{1} << 29;  // of MPI's tags, Open MPI's are 31 bits
 
 constexpr size_t kWords = 1024;  // of a description, in messages about faults
 

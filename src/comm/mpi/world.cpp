@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "comm/mpi/engine.hpp"
+#include "comm/mpi/wire.hpp"
 
 namespace varscale::comm {
 
@@ -13,6 +14,16 @@ struct TicketState final : Work::State {
   void wait() override { ticket->wait(); }
 };
 
+class MpiPost final : public Post {
+ public:
+  explicit MpiPost(std::shared_ptr<mpi::Engine> engine) : engine_(std::move(engine)) {}
+  void send(int to, int box, std::string text) override { engine_->send_letter(to, box, std::move(text)); }
+  std::optional<Letter> take(int box, double timeout_s) override { return engine_->take_letter(box, timeout_s); }
+
+ private:
+  std::shared_ptr<mpi::Engine> engine_;
+};
+
 class MpiGroup final : public Communicator {
  public:
   MpiGroup(std::shared_ptr<mpi::Engine> engine, std::shared_ptr<mpi::Group> group)
@@ -20,9 +31,11 @@ class MpiGroup final : public Communicator {
   int rank() const noexcept override { return group_->rank; }
   int size() const noexcept override { return group_->size(); }
 
-  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
-                                             std::string_view tag) override {
+  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks, std::string_view tag,
+                                             int64_t own) override {
+    VARSCALE_CHECK(own >= 0 && own < mpi::kMostGroups, "{}: a group of its own numbered {}", tag, own);
     auto group = std::make_shared<mpi::Group>();
+    group->own = own > 0 ? own : group_->own;
     for (const int r : ranks) {
       VARSCALE_CHECK(r >= 0 && r < size(), "{}: a group with rank {} of {}", tag, r, size());
       group->world_ranks.push_back(group_->world_ranks[r]);
@@ -34,6 +47,10 @@ class MpiGroup final : public Communicator {
   }
 
   void set_deadline(double seconds) override { engine_->set_deadline(seconds); }
+
+  void end_group(std::string_view why) noexcept override { engine_->end_group(*group_, why); }
+  std::optional<std::string> ended() override { return engine_->ended(*group_); }
+  std::shared_ptr<Post> post() override { return std::make_shared<MpiPost>(engine_); }
 
   void abort(std::string_view why, int exit_code) noexcept override {
     if (engine_->size() == 1) return;

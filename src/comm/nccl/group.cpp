@@ -153,6 +153,10 @@ class Device {
     fail_locked(why);
     told_ = true;
   }
+  void end(const std::string& why) {
+    const std::scoped_lock lock(mutex_);
+    end_locked(why);
+  }
 
  private:
   void begin(Pending call) {
@@ -193,7 +197,14 @@ class Device {
   void throw_if_failed_locked() {
     if (!failure_) return;
     told_ = true;
+    if (ended_) throw GroupEnded(*failure_);
     throw CommError(*failure_);
+  }
+
+  // A member has ended the group: whoever waits for the device wakes up when NCCL's kernels are aborted.
+  void end_locked(const std::string& why) {
+    if (!failure_) ended_ = true;
+    fail_locked(why);
   }
 
   void fail_locked(const std::string& why) {
@@ -238,6 +249,7 @@ class Device {
   }
 
   void look() {
+    if (const auto why = control_.ended()) return end_locked(*why);
     const size_t before = pending_.size();
     while (!pending_.empty() && pending_.front().mark && pending_.front().mark->passed())
       pending_.pop_front();
@@ -277,7 +289,7 @@ class Device {
   std::mutex mutex_;        // of all that follows, and of every call on a handle
   std::condition_variable changed_;
   double deadline_s_;
-  bool stop_ = false, told_ = false;
+  bool stop_ = false, told_ = false, ended_ = false;
   std::optional<std::string> failure_;
   Clock::time_point failed_at_;
   std::future<void> aborted_;
@@ -324,10 +336,10 @@ class Group final : public Communicator {
   int rank() const noexcept override { return control_.rank(); }
   int size() const noexcept override { return control_.size(); }
 
-  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
-                                             std::string_view tag) override {
+  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks, std::string_view tag,
+                                             int64_t own) override {
     device_->throw_if_failed();
-    return std::make_unique<Group>(control_.create_group(ranks, tag), device_, std::string(tag),
+    return std::make_unique<Group>(control_.create_group(ranks, tag, own), device_, std::string(tag),
                                    options_);
   }
 
@@ -335,6 +347,16 @@ class Group final : public Communicator {
     device_->set_deadline(seconds);
     control_.set_deadline(seconds);
   }
+
+  void end_group(std::string_view why) noexcept override {
+    control_.end_group(why);
+    try {
+      device_->end(std::string(why));
+    } catch (...) {
+    }
+  }
+  std::optional<std::string> ended() override { return control_.ended(); }
+  std::shared_ptr<Post> post() override { return control_.post(); }
 
   void abort(std::string_view why, int exit_code) noexcept override {
     try {

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "comm/call.hpp"
+#include "comm/post.hpp"
 
 namespace varscale::comm {
 
@@ -80,10 +81,12 @@ void perform(std::vector<std::optional<Call>>& calls) {
 class Hub {
  public:
   Hub(int size, double deadline_s) : size_(size), deadline_s_(deadline_s), newest_(size) {}
+  Hub(const Hub&) = delete;
+  Hub& operator=(const Hub&) = delete;
 
   int64_t join(int rank, Call call) {
     const std::scoped_lock lock(mutex_);
-    if (failure_) throw CommError(*failure_);
+    throw_if_failed();
     const int64_t number = newest_[rank].number + 1;
     newest_[rank] = {number, false, call.describe()};
     Meeting& meeting = meetings_[number];
@@ -111,7 +114,7 @@ class Hub {
                                              std::chrono::duration<double>(deadline_s_));
     Meeting& meeting = meetings_.at(number);
     while (!meeting.done) {
-      if (failure_) throw CommError(*failure_);
+      throw_if_failed();
       if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && !meeting.done &&
           !failure_)
         fail(stall_message(rank, number, meeting));
@@ -125,9 +128,14 @@ class Hub {
     if (found != meetings_.end() && found->second.done) leave_locked(rank, number, found->second);
   }
 
-  void fail_from_outside(const std::string& why) {
+  void fail_from_outside(const std::string& why, bool ended) {
     const std::scoped_lock lock(mutex_);
+    if (!failure_) ended_ = ended;
     fail(why);
+  }
+  std::optional<std::string> ended() {
+    const std::scoped_lock lock(mutex_);
+    return ended_ ? failure_ : std::nullopt;
   }
 
   void set_deadline(double seconds) {
@@ -160,6 +168,11 @@ class Hub {
     int missing = 0;
   };
 
+  void throw_if_failed() const {
+    if (failure_ && ended_) throw GroupEnded(*failure_);
+    if (failure_) throw CommError(*failure_);
+  }
+
   void fail(const std::string& why) {
     if (!failure_) failure_ = why;
     changed_.notify_all();
@@ -184,6 +197,7 @@ class Hub {
   std::condition_variable changed_;
   double deadline_s_;
   std::optional<std::string> failure_;
+  bool ended_ = false;  // the failure is what end_group() said
   std::vector<Progress> newest_;  // by rank
   std::map<int64_t, Meeting> meetings_;
   std::map<std::pair<std::vector<int>, std::string>, PendingGroup> groups_;
@@ -199,26 +213,34 @@ struct ThreadState final : Work::State {
 
 class ThreadRank final : public Communicator {
  public:
-  ThreadRank(std::shared_ptr<Hub> hub, int rank, int size)
-      : hub_(std::move(hub)), rank_(rank), size_(size) {}
+  ThreadRank(std::shared_ptr<Hub> hub, std::shared_ptr<Post> post, int rank, int size)
+      : hub_(std::move(hub)), post_(std::move(post)), rank_(rank), size_(size) {}
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
 
-  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks,
-                                             std::string_view tag) override {
-    auto hub = hub_->group(ranks, std::string(tag), rank_);
+  std::unique_ptr<Communicator> create_group(const std::vector<int>& ranks, std::string_view tag,
+                                             int64_t own) override {
+    auto hub = hub_->group(ranks, fmt::format("{} {}", tag, own), rank_);
     const auto place = std::find(ranks.begin(), ranks.end(), rank_) - ranks.begin();
-    return std::make_unique<ThreadRank>(std::move(hub), static_cast<int>(place),
+    return std::make_unique<ThreadRank>(std::move(hub), post_, static_cast<int>(place),
                                         static_cast<int>(ranks.size()));
   }
 
   void set_deadline(double seconds) override { hub_->set_deadline(seconds); }
   void abort(std::string_view why, int) noexcept override {
     try {
-      hub_->fail_from_outside(fmt::format("rank {}: {}", rank_, why));
+      hub_->fail_from_outside(fmt::format("rank {}: {}", rank_, why), /*ended=*/false);
     } catch (...) {
     }
   }
+  void end_group(std::string_view why) noexcept override {
+    try {
+      hub_->fail_from_outside(std::string(why), /*ended=*/true);
+    } catch (...) {
+    }
+  }
+  std::optional<std::string> ended() override { return hub_->ended(); }
+  std::shared_ptr<Post> post() override { return post_; }
 
  protected:
   Work start(Call call) override {
@@ -235,6 +257,7 @@ class ThreadRank final : public Communicator {
 
  private:
   std::shared_ptr<Hub> hub_;
+  std::shared_ptr<Post> post_;
   int rank_, size_;
 };
 
@@ -245,7 +268,9 @@ std::vector<std::unique_ptr<Communicator>> make_thread_group(int size,
   VARSCALE_CHECK(size >= 1, "a group of {} ranks", size);
   const auto hub = std::make_shared<Hub>(size, options.deadline_s);
   std::vector<std::unique_ptr<Communicator>> ranks;
-  for (int r = 0; r < size; ++r) ranks.push_back(std::make_unique<ThreadRank>(hub, r, size));
+  const auto post = make_local_post(size);
+  for (int r = 0; r < size; ++r)
+    ranks.push_back(std::make_unique<ThreadRank>(hub, post[static_cast<size_t>(r)], r, size));
   return ranks;
 }
 
