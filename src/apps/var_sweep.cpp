@@ -20,6 +20,7 @@
 #include "base/signals.hpp"
 #include "comm/communicator.hpp"
 #include "records/token_file.hpp"
+#include "sweep/branches.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/settings.hpp"
@@ -201,16 +202,21 @@ class Launch {
     ExitCode code = ExitCode::kDone;
     comm::agree_on(world_, "states of the runs", [&] {
       if (!is_first()) return;
-      std::set<std::string> held = left_out_;
+      std::set<std::string> held;
       for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, *ledger_, left_out_)) {
         held.insert(run.id);
         code = ExitCode::kStopped;
         fmt::print(stderr, "var_sweep: run {} is left to {}; start again to go on when that ends\n", run.id,
                    run.holder.job.words());
       }
-      for (const sweep::SweepRun& run : sweep_.runs)
-        if (!held.contains(run.id) && ledger_->status(run.id).state != sweep::RunState::kDone)
-          code = ExitCode::kFailure;
+      for (const sweep::SweepRun& run : sweep_.runs) {
+        if (held.contains(run.id) || left_out_.contains(run.id)) continue;
+        if (ledger_->status(run.id).state == sweep::RunState::kDone) continue;
+        // A branch whose trunk another job trains waits with it.
+        const bool waits = run.branch && held.contains(run.branch->trunk);
+        if (waits && !sweep::waiting_words(run, *ledger_).empty()) continue;
+        code = ExitCode::kFailure;
+      }
     });
     const std::string word = std::to_string(static_cast<int>(code));
     return static_cast<ExitCode>(std::stoi(world_.broadcast_bytes(word, 0, "states of the runs")));

@@ -190,7 +190,7 @@ class BranchOrder : public testing::Test {
 
   const TemporaryFolder folder_;
   const Sweep sweep_ = branches(folder_.path());
-  const Ledger ledger_ = Ledger::claim(sweep_, make_plan(sweep_, Throughput("cpu"), machine_of("cpu", 1)));
+  const Ledger ledger_ = Ledger::open(sweep_, make_plan(sweep_, Throughput("cpu"), machine_of("cpu", 1)));
 };
 
 TEST_F(BranchOrder, LetsABranchBeginAsSoonAsItsCheckpointIsThere) {
@@ -216,8 +216,9 @@ TEST_F(BranchOrder, LetsABranchGoOnFromItsOwnCheckpoint) {
 TEST_F(BranchOrder, SaysWhereATrunkHasFailedForGood) {
   put_checkpoint(0, 70);
   for (int64_t i = 0; i < kMostFailures; ++i) {
-    ledger_.start(sweep_.runs[0]);
-    ledger_.fail(sweep_.runs[0], "diverged");
+    const auto claim = ledger_.take(sweep_.runs[0]);
+    ledger_.start(sweep_.runs[0], claim->attempt());
+    ledger_.fail(sweep_.runs[0], claim->attempt(), "diverged");
   }
   EXPECT_EQ(next(), std::optional<size_t>(1));  // its step was reached
   EXPECT_EQ(next({sweep_.runs[1].id}), std::nullopt);
@@ -226,8 +227,11 @@ TEST_F(BranchOrder, SaysWhereATrunkHasFailedForGood) {
 }
 
 TEST_F(BranchOrder, SaysWhereATrunksCheckpointIsGone) {
-  ledger_.start(sweep_.runs[0]);
-  ledger_.finish(sweep_.runs[0]);
+  {
+    const auto claim = ledger_.take(sweep_.runs[0]);
+    ledger_.start(sweep_.runs[0], claim->attempt());
+    ledger_.finish(sweep_.runs[0], claim->attempt());
+  }
   EXPECT_EQ(next(), std::nullopt);
   EXPECT_THAT(note(1), AllOf(HasSubstr("is done, but its checkpoint of step 70 is gone"), HasSubstr(sweep_.runs[0].id)));
 }
