@@ -84,6 +84,7 @@ def sweep_files(cases):
     cases.refuses("no sweep file", ("var_sweep",), r"no sweep file")
     cases.refuses("unknown device", (*PLAIN, "--plan", "--device", "h20"), r"--device h20.*h200")
     cases.refuses("unknown run", (*PLAIN, "--only", "d9-s0-000000"), r"--only d9-s0-000000.*the sweep has d1-")
+    cases.refuses("no time to show a sign of life", (*PLAIN, "--claim-expiry", "0"), r"--claim-expiry")
     cases.refuses("bad key on two ranks", edited("batch: 8", "bacth: 8"), r"edited\.yaml:5: .*bacth", ranks=2)
 
 

@@ -1,12 +1,15 @@
 """Several jobs on one sweep folder: each run is trained by one of them, and every result is that of one job alone.
 
 Two launches share the runs. One is frozen in the middle of a run, and another takes it over; what the frozen one
-does when it wakes up reaches nothing. Rows, weights and moments are compared to the bit.
+does when it wakes up reaches nothing. Then launches are frozen and woken at random. Rows, weights and moments are
+compared to the bit.
 """
 
+import argparse
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import time
@@ -14,8 +17,8 @@ import time
 import h5py
 import numpy as np
 
-from support import (DONE, STOPPED, check, checkpoints, command, environment, make_images, make_tokens,
-                     require_same_run, run, run_folders, scratch, status, tables)
+from support import (DONE, STOPPED, check, checkpoints, command, descendants, environment, make_images,
+                     make_tokens, require_same_run, run, run_folders, scratch, status, tables)
 
 SWEEP = """
 name: shared
@@ -30,18 +33,23 @@ LIMIT_S = 120  # for whatever is waited for; no more than a stop for a test that
 
 
 class Launch:
-    def __init__(self, sweep, output, *args):
-        self.output, self.log = pathlib.Path(output), []
-        self.process = subprocess.Popen(command("var_sweep", sweep, "--set", f"output={output}", *args),
+    def __init__(self, sweep, output, *args, ranks=0):
+        self.process = subprocess.Popen(command("var_sweep", sweep, "--set", f"output={output}", *args, ranks=ranks),
                                         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         text=True)
 
+    def signal_all(self, number):
+        for pid in descendants(self.process.pid):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
     def freeze(self):
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitpid(self.process.pid, os.WUNTRACED)
+        self.signal_all(signal.SIGSTOP)
 
     def wake(self):
-        self.process.send_signal(signal.SIGCONT)
+        self.signal_all(signal.SIGCONT)
 
     def end(self, *codes):
         _, errors = self.process.communicate(timeout=LIMIT_S)
@@ -56,21 +64,27 @@ class Launch:
             time.sleep(0.01)
 
 
-def owners(folder):
-    """The nonces of the jobs that have claimed the run, in turn."""
+def claims(folder):
+    """The claims on the run, in turn."""
     epochs = sorted(int(path.name.removeprefix("claim-")) for path in folder.glob("claims/claim-*")
                     if path.name.removeprefix("claim-").isdigit())
-    return [json.loads((folder / f"claims/claim-{epoch}").read_text())["job"] for epoch in epochs]
+    return [json.loads((folder / f"claims/claim-{epoch}").read_text()) for epoch in epochs]
+
+
+def owners(folder):
+    """The nonces of the jobs that have claimed the run, in turn."""
+    return [claim["job"] for claim in claims(folder)]
 
 
 def folders(output):
     return sorted(pathlib.Path(output, "runs").glob("d*"))
 
 
-def require_one_history(folder, segments):
+def require_one_history(folder, segments=None):
     """The run's file tells of one training from its first step to its last."""
     with h5py.File(folder / "run.h5", "r") as file:
-        check(file.attrs["segments"] == segments, f"{folder}: {file.attrs['segments']} segments, expected {segments}")
+        check(segments in (None, file.attrs["segments"]),
+              f"{folder}: {file.attrs['segments']} segments, expected {segments}")
         check(file.attrs["complete"] == 1, f"{folder}: not complete")
     steps = tables(folder)["steps"]
     check(np.array_equal(steps["step"], np.arange(1, len(steps) + 1)), f"{folder}: steps {steps['step']}")
@@ -161,7 +175,48 @@ def frozen(sweep, calm, wakes_up_during):
     print(f"claims: taken over from a frozen launch, which wakes up {output} and ends with {first.process.returncode}")
 
 
+def at_random(sweep, calm, ranks, rounds, chance):
+    """Two launches at a time, now this one frozen and now that one, until all is done."""
+    freezes = takeovers = 0
+    for number in range(rounds):
+        output = f"random-{ranks}-{number}"
+        launches, in_round = [], 0
+        while True:
+            states = [status(folder)["state"] for folder in folders(output) if (folder / "status.json").exists()]
+            if len(states) == len(calm) and set(states) == {"done"}:
+                break
+            for _ in range(2 - sum(launch.process.poll() is None for launch in launches)):
+                launches.append(Launch(sweep, output, "--claim-expiry", "1", ranks=ranks))
+            time.sleep(chance.uniform(0, 0.3))
+            at_work = {claims(folder)[-1]["pid"] for folder in folders(output)
+                       if claims(folder) and list(folder.glob("checkpoints/step-*")) and status(folder)["state"] != "done"}
+            training = [launch for launch in launches
+                        if launch.process.poll() is None and at_work & set(descendants(launch.process.pid))]
+            if training and in_round < 5:
+                sleeper = chance.choice(training)
+                sleeper.freeze()
+                time.sleep(chance.uniform(0, 4))
+                sleeper.wake()
+                in_round += 1
+        freezes += in_round
+        for launch in launches:
+            launch.end(DONE, STOPPED)
+        for mine, expected in zip(run_folders(output), calm, strict=True):
+            require_one_history(mine)
+            require_same_run(mine, expected, f"{output} {mine.name}")
+            takeovers += len(owners(mine)) - 1
+        nothing_left(output)
+    print(f"claims: {max(1, ranks)} ranks: {freezes} freezes at random in {rounds} sweeps, {takeovers} runs taken over")
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=1, help="sweeps with freezes at random, at each of 1 and 2 ranks")
+    parser.add_argument("--seed", type=int, default=None, help="of the instants; default: drawn")
+    arguments = parser.parse_args()
+    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
+    print(f"claims: seed {seed}", flush=True)
+    chance = random.Random(seed)
     begin = time.monotonic()
     with scratch("claims"):
         make_images()
@@ -175,6 +230,11 @@ def main():
         together(several, run_folders("calm-several"))
         frozen(several, run_folders("calm-several"), wakes_up_during=False)
         frozen(alone, run_folders("calm-alone"), wakes_up_during=True)
+        for ranks in (0, 2):
+            if arguments.rounds == 0:
+                break
+            run("var_sweep", several, "--set", f"output=calm-{ranks}", ranks=ranks)
+            at_random(several, run_folders(f"calm-{ranks}"), ranks, arguments.rounds, chance)
     print(f"claims: {time.monotonic() - begin:.0f} s")
 
 

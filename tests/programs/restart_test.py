@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 
-from support import (STOPPED, check, command, environment, is_alive, make_images, make_tokens,
+from support import (STOPPED, check, command, descendants, environment, is_alive, make_images, make_tokens,
                      require_same_run, run, run_folders, scratch, status)
 
 SWEEP = """
@@ -30,18 +30,6 @@ defaults:
 runs:
   - {model.depth: [1, 2]}
 """
-
-
-def descendants(pid):
-    """All living processes below pid, which comes first."""
-    found = [pid]
-    for parent in found:
-        for task in pathlib.Path(f"/proc/{parent}/task").glob("*"):
-            try:
-                found += [int(child) for child in (task / "children").read_text().split()]
-            except FileNotFoundError:
-                pass
-    return found
 
 
 def kill_all(process):

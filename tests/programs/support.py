@@ -105,6 +105,18 @@ def is_alive(pid):
         return False
 
 
+def descendants(pid):
+    """All living processes below pid, which comes first."""
+    found = [pid]
+    for parent in found:
+        for task in pathlib.Path(f"/proc/{parent}/task").glob("*"):
+            try:
+                found += [int(child) for child in (task / "children").read_text().split()]
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    return found
+
+
 def status(folder):
     return json.loads((folder / "status.json").read_text())
 
