@@ -35,6 +35,11 @@ if(VARSCALE_SANITIZE)
   # -Wmaybe-uninitialized sees the instrumented code and warns of std::optional; release builds keep it.
   add_compile_options(-fsanitize=${VARSCALE_SANITIZE} -fno-omit-frame-pointer -g1 -Wno-maybe-uninitialized)
   add_link_options(-fsanitize=${VARSCALE_SANITIZE})
+  if(VARSCALE_SANITIZE STREQUAL "address")
+    # Besides, undefined behaviour, in what is compiled without torch.
+    set(_undefined_behaviour -fsanitize=undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined)
+    add_link_options(-fsanitize=undefined)
+  endif()
   # The tests' environment. Nothing is suppressed but what cmake/races.supp lists with its reasons.
   set(_sanitizer_environment
       ASAN_OPTIONS=detect_leaks=1
