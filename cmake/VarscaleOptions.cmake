@@ -40,9 +40,10 @@ if(VARSCALE_SANITIZE)
     set(_undefined_behaviour -fsanitize=undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined)
     add_link_options(-fsanitize=undefined)
   endif()
-  # The tests' environment. Nothing is suppressed but what cmake/races.supp lists with its reasons.
+  # The tests' environment. Nothing is suppressed but what cmake/{races,leaks}.supp list with their reasons.
   set(_sanitizer_environment
       ASAN_OPTIONS=detect_leaks=1
+      LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/leaks.supp:print_suppressions=0
       TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/races.supp:second_deadlock_stack=1)
 endif()
 

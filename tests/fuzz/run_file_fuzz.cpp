@@ -11,6 +11,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 // Of a damaged file HDF5 loses memory, and the program ends soon.
 extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
+extern "C" const char* __lsan_default_options() { return "print_suppressions=0"; }
 #endif
 
 namespace varscale {
