@@ -267,6 +267,16 @@ const Damage kDamages[] = {
        });
      },
      "/steps is not a one-dimensional compound table"},
+    {"AnIndexOfSmallChunks",
+     [](const auto& path) {
+       std::string bytes = base::read_file(path);
+       const size_t tree = bytes.find("TREE");
+       ASSERT_NE(tree, std::string::npos);
+       ASSERT_EQ(bytes[tree + 26], '\x02');  // 0x2c000: 1024 rows of 176 bytes
+       bytes[tree + 26] = 0;
+       base::write_file_atomic(path, bytes);
+     },
+     "the index of table /"},
     {"ADamagedCollectionOfTexts",
      [](const auto& path) {
        std::string bytes = base::read_file(path);
