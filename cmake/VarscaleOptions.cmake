@@ -35,9 +35,15 @@ if(VARSCALE_SANITIZE)
   # -Wmaybe-uninitialized sees the instrumented code and warns of std::optional; release builds keep it.
   add_compile_options(-fsanitize=${VARSCALE_SANITIZE} -fno-omit-frame-pointer -g1 -Wno-maybe-uninitialized)
   add_link_options(-fsanitize=${VARSCALE_SANITIZE})
-  # The tests' environment. Nothing is suppressed but what cmake/races.supp lists with its reasons.
+  if(VARSCALE_SANITIZE STREQUAL "address")
+    # Besides, undefined behaviour, in what is compiled without torch.
+    set(_undefined_behaviour -fsanitize=undefined -fno-sanitize=vptr -fno-sanitize-recover=undefined)
+    add_link_options(-fsanitize=undefined)
+  endif()
+  # The tests' environment. Nothing is suppressed but what cmake/{races,leaks}.supp list with their reasons.
   set(_sanitizer_environment
       ASAN_OPTIONS=detect_leaks=1
+      LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/leaks.supp:print_suppressions=0
       TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/races.supp:second_deadlock_stack=1)
 endif()
 

@@ -20,7 +20,8 @@ endfunction()
 # own garbage collection, which would begin at once behind such a header, waits until a job holds 1 GB.
 function(_varscale_plain_flags target)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-  target_compile_options(${target} PRIVATE -fPIC -fpch-preprocess --param=ggc-min-heapsize=1000000)
+  target_compile_options(${target} PRIVATE -fPIC -fpch-preprocess --param=ggc-min-heapsize=1000000
+                         ${_undefined_behaviour})
   target_link_libraries(${target} PRIVATE fmt::fmt nlohmann_json::nlohmann_json)
 endfunction()
 

@@ -7,6 +7,7 @@
 #   ./launch/prove.sh layout-long        the same over 200 steps: how far roundings spread
 #   ./launch/prove.sh slurm              a batch job on two nodes of a local Slurm: limit, requeue, lost rank
 #   ./launch/prove.sh sanitizers         the tests under the address, leak and thread sanitizers
+#   ./launch/prove.sh fuzz               ten minutes of each fuzzer under the address and undefined behaviour sanitizers
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,8 +25,9 @@ case $name in
   layout-long) command=("$python" tests/programs/layout_test.py --ranks 2 3 --steps 200) ;;
   slurm)       command=("$python" tests/programs/slurm_test.py) ;;
   sanitizers)  command=(./launch/sanitizers.sh) needs= ;;
+  fuzz)        command=(./launch/fuzz.sh 600) needs= ;;
   *)
-    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm or sanitizers" >&2
+    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm, sanitizers or fuzz" >&2
     exit 2
     ;;
 esac

@@ -17,7 +17,7 @@ for preset in "$@"; do
   programs=$(grep -cE '^[0-9]+/[0-9]+ Testing:' "$log" || true)
   tests=$(sed -nE 's/^\[  PASSED  \] ([0-9]+) tests?\.$/\1/p' "$log" | awk '{sum += $1} END {print sum + 0}')
   failed=$(grep -cE '^\[  FAILED  \] .* \([0-9]+ ms\)$' "$log" || true)
-  findings=$(grep -cE '(ERROR|WARNING): (Address|Leak|Thread)Sanitizer' "$log" || true)
+  findings=$(grep -cE '(ERROR|WARNING): (Address|Leak|Thread)Sanitizer|: runtime error: ' "$log" || true)
   [ "$findings" = 0 ] && [ "$tests" -gt 0 ] || verdict=1
   echo "$preset: $tests tests passed and $failed failed in $programs starts of programs, $findings findings, $((SECONDS - begin)) s"
 done

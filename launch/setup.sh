@@ -7,7 +7,7 @@
 #
 # Debian packages are installed where this user may (root, or sudo without a password); otherwise the
 # missing ones are listed in one line for the administrator. libtorch (the CPU subset of the Python
-# wheel, 1.3 GB) and the Python packages for figures go to .deps/ inside the project.
+# wheel, 1.3 GB) and the Python packages for figures and TensorBoard go to .deps/ inside the project.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,8 @@ gpu_packages=(
   nvidia-cufile==1.15.1.6 nvidia-curand==10.4.0.35 nvidia-cusolver==12.0.4.66 nvidia-cusparse==12.6.3.3
   nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvjitlink==13.0.88 nvidia-nvshmem-cu13==3.4.5
 )
-python_packages=(numpy==2.2.6 matplotlib==3.10.3 h5py==3.13.0 pandas==2.2.3 tables==3.10.2 safetensors==0.5.3)
+python_packages=(numpy==2.2.6 matplotlib==3.10.3 h5py==3.13.0 pandas==2.2.3 tables==3.10.2 safetensors==0.5.3
+  tensorboard==2.20.0)
 
 missing=()
 for package in "${packages[@]}"; do

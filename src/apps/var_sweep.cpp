@@ -25,6 +25,7 @@
 #include "coordinate/worker.hpp"
 #include "records/token_file.hpp"
 #include "sweep/branches.hpp"
+#include "sweep/gather.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/settings.hpp"
@@ -43,11 +44,12 @@ constexpr const char* kExamples = R"(Examples:
   var_sweep sweeps/depth.yaml --plan --device h200 --ranks 64    what it costs; needs no MPI, no GPU
   mpirun -n 2 var_sweep sweeps/quickstart.yaml                   train; again: go on where it stopped
   var_sweep sweeps/quickstart.yaml --status                      the table so far, while it runs
+  var_sweep sweeps/quickstart.yaml --csv tables                  every table as CSV, while it runs
   var_sweep sweeps/quickstart.yaml --set defaults.train.batch=32 --set output=results/batch32
   var_sweep sweeps/depth.yaml --calibrate                        measure this machine for later plans)";
 
 struct Options {
-  std::string file, device = "cpu", only;
+  std::string file, device = "cpu", only, csv;
   std::vector<std::string> overrides;
   int64_t ranks = 0;  // 0: this launch's
   bool device_given = false;
@@ -103,6 +105,14 @@ ExitCode print_status(const Options& options) {
   return ExitCode::kDone;
 }
 
+ExitCode write_csv(const Options& options) {
+  const sweep::Sweep sweep =
+      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  const int64_t with_rows = sweep::export_csv(sweep, sweep::Ledger::look(sweep), options.csv);
+  fmt::print("{}: summary.csv, and the tables of {} runs\n", options.csv, with_rows);
+  return ExitCode::kDone;
+}
+
 // The launch of one sweep on all ranks. The first rank alone touches the ledger and decides.
 class Launch {
  public:
@@ -134,7 +144,9 @@ class Launch {
       coordinator.emplace(sweep_, *ledger_, world_.post(), world_.size(), coordinator_options());
     const ExitCode code = coordinate::Worker(sweep_, world_, stop_, options_.json).work();
     comm::agree_on(world_, "sweep", [&] {
-      if (coordinator) coordinator->finish();
+      if (!coordinator) return;
+      coordinator->finish();
+      sweep::write_sweep_file(sweep_, *ledger_);
     });
     if (is_first()) print_summary(options_, sweep_, *ledger_);
     return code;
@@ -254,6 +266,7 @@ ExitCode run(const Options& options) {
   if (options.file.empty()) throw UserError("no sweep file given; see var_sweep --help");
   if (options.plan) return print_plan(options);
   if (options.status) return print_status(options);
+  if (!options.csv.empty()) return write_csv(options);
   const auto world = comm::open_world();
   return comm::end_together(*world, [&] {
     Launch launch(options, *world);
@@ -287,10 +300,12 @@ ExitCode parse_and_run(int argc, char** argv) {
   auto* status = app.add_flag("--status", options.status, "print the table of runs and stop");
   auto* calibrate =
       app.add_flag("--calibrate", options.calibrate, "measure the speed of each depth");
+  auto* csv = app.add_option("--csv", options.csv, "write every table as CSV into this folder and stop");
   plan->excludes(status)->excludes(calibrate);
   status->excludes(calibrate);
   for (auto* of_training : {retry, expiry, limit})
-    of_training->excludes(plan)->excludes(status)->excludes(calibrate);
+    of_training->excludes(plan)->excludes(status)->excludes(calibrate)->excludes(csv);
+  csv->excludes(plan)->excludes(status)->excludes(calibrate);
   app.add_flag("--json", options.json, "tables as JSON on stdout, no progress line");
   app.add_flag("--help-config", options.help_config, "every setting of a run, with its default");
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -39,6 +40,7 @@ void fail_check(const char* file, int line, const char* condition, const std::st
 
 int run_main(std::string_view program, const std::function<ExitCode()>& body) {
   keep_freed_memory();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow further is an error of write()
   try {
     return static_cast<int>(body());
   } catch (const UserError& error) {

@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "records/checkpoint_manifest.hpp"
 
 namespace varscale::checkpoint {
 
@@ -20,38 +21,6 @@ std::string sha256_of(const std::filesystem::path& path) {
   base::Sha256 hash;
   hash.update(file.data(), file.size());
   return hash.hex();
-}
-
-// Whether `json` has every key that loading reads, of the right type.
-bool is_manifest(const nlohmann::json& json) {
-  const auto is_integer = [&](const char* key) {
-    return json.contains(key) && json[key].is_number_integer();
-  };
-  const auto is_text = [](const nlohmann::json& object, const char* key) {
-    return object.contains(key) && object[key].is_string();
-  };
-  const auto is_integers = [](const nlohmann::json& object, const char* key) {
-    return object.contains(key) && object[key].is_array() &&
-           std::ranges::all_of(object[key],
-                               [](const nlohmann::json& n) { return n.is_number_integer(); });
-  };
-  if (!json.is_object() || !is_integer("schema") || json["schema"] != kSchema) return false;
-  if (!is_integer("step") || !is_integer("segment")) return false;
-  if (!is_text(json, "run_id") || !is_text(json, "config_hash")) return false;
-  if (!json.contains("files") || !json["files"].is_object()) return false;
-  if (!json["files"].contains(kRows)) return false;
-  if (!json.contains("tensors") || !json["tensors"].is_array()) return false;
-  return std::ranges::all_of(json["files"],
-                             [&](const nlohmann::json& file) {
-                               return file.is_object() && file.contains("bytes") &&
-                                      file["bytes"].is_number_integer() && is_text(file, "sha256");
-                             }) &&
-         std::ranges::all_of(json["tensors"], [&](const nlohmann::json& entry) {
-           return entry.is_object() && is_text(entry, "name") && is_text(entry, "file") &&
-                  entry.contains("axis") && entry["axis"].is_number_integer() &&
-                  is_integers(entry, "shape") && is_integers(entry, "rows") &&
-                  entry["rows"].size() == 2 && json["files"].contains(entry["file"]);
-         });
 }
 
 }  // namespace
@@ -106,11 +75,7 @@ void CheckpointFolder::prune() const {
 
 nlohmann::json CheckpointFolder::manifest(int64_t step) const {
   const std::filesystem::path path = path_of(step) / kManifest;
-  const nlohmann::json manifest =
-      nlohmann::json::parse(base::read_file(path), nullptr, /*allow_exceptions=*/false);
-  if (!is_manifest(manifest))
-    throw base::UserError("{}: not a checkpoint manifest of schema {}", path.string(), kSchema);
-  return manifest;
+  return records::parse_checkpoint_manifest(base::read_file(path), path);
 }
 
 namespace {
@@ -118,6 +83,7 @@ namespace {
 void check_file(const std::filesystem::path& file, const nlohmann::json& facts) {
   if (!std::filesystem::exists(file))
     throw base::UserError("{}: the manifest names it, but it is missing", file.string());
+  if (!std::filesystem::is_regular_file(file)) throw base::UserError("{}: is not a file", file.string());
   const auto bytes = std::filesystem::file_size(file), wanted = facts["bytes"].get<uintmax_t>();
   if (bytes != wanted)
     throw base::UserError("{}: has {} bytes, its manifest says {}", file.string(), bytes, wanted);
@@ -157,6 +123,11 @@ void CheckpointFolder::fill(int64_t step, const nlohmann::json& manifest,
       if (begin >= end) continue;
       const std::string name = (*entry)["file"];
       const Tensor stored = nn::load_tensor(file_of(name), piece.name);
+      std::vector<int64_t> cut = shape;
+      if (!cut.empty()) cut[piece.axis] = last - first;
+      if (stored.sizes() != cut)
+        throw base::UserError("{}: {} has shape [{}], its manifest says [{}]", (path_of(step) / name).string(),
+                              piece.name, fmt::join(stored.sizes(), ", "), fmt::join(cut, ", "));
       if (shape.empty()) {
         piece.tensor.detach().copy_(stored);
       } else {

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "nn/tensor.hpp"
+#include "records/checkpoint_manifest.hpp"
 #include "records/checkpoint_place.hpp"
 #include "records/run_file.hpp"
 
@@ -93,9 +94,9 @@ void export_weights(const CheckpointFolder& checkpoints, int64_t step,
                     const std::filesystem::path& path);
 
 // Names inside a checkpoint's folder.
-inline constexpr int64_t kSchema = 2;
+inline constexpr int64_t kSchema = records::kCheckpointSchema;
 inline constexpr const char* kManifest = records::kCheckpointManifest;
-inline constexpr const char* kRows = "run.h5";
+inline constexpr const char* kRows = records::kCheckpointRows;
 std::string rank_file(int rank);
 // Bytes and SHA-256, as the manifest has them.
 nlohmann::json file_facts(const std::filesystem::path& file);

@@ -10,6 +10,7 @@
 #include "base/machine.hpp"
 #include "base/random.hpp"
 #include "nn/device.hpp"
+#include "sweep/gather.hpp"
 #include "train/set_up.hpp"
 
 namespace varscale::coordinate {
@@ -106,8 +107,17 @@ ExitCode Worker::work() {
     if (order.kind == Order::Kind::kEnd) return static_cast<ExitCode>(order.exit_code);
     if (order.kind != Order::Kind::kTrain) continue;  // for a group that has ended
     train(order);
+    gather();
     report({.kind = Report::Kind::kIdle});
   }
+}
+
+// On the first rank, between runs and not too often: it reads the records of every run.
+void Worker::gather() {
+  constexpr double kEvery_s = 60;
+  if (world_.rank() > 0 || seconds_since(gathered_) < kEvery_s) return;
+  sweep::write_sweep_file(sweep_, ledger_);
+  gathered_ = Clock::now();
 }
 
 // Orders that have come for the group in training.

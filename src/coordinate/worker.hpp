@@ -7,6 +7,7 @@
 //          not come, a device that no longer works, is thrown on and ends the launch.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -34,6 +35,7 @@ class Worker {
  private:
   void train(const Order& order);
   void listen(int64_t group, train::Wish& wish);
+  void gather();
   void report(const Report& report) { post_->send(0, kCoordinatorBox, report.text()); }
   const records::TokenFile& tokens_of(const sweep::SweepRun& run);
 
@@ -46,6 +48,7 @@ class Worker {
   sweep::Ledger ledger_;
   int64_t host_ranks_ = 1;
   bool told_ = false;  // that this rank was signalled
+  std::chrono::steady_clock::time_point gathered_ = std::chrono::steady_clock::now();  // sweep.h5
   std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
 };
 

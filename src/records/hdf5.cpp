@@ -1,15 +1,22 @@
 #include "records/hdf5.hpp"
 
 #include <cerrno>
+#include <cstring>
 #include <string>
 
 #include "base/error.hpp"
+#include "base/file.hpp"
 
 namespace varscale::records::hdf5 {
 
 using base::SystemError;
 using base::UserError;
 using Path = std::filesystem::path;
+
+namespace {
+// The library must not close at exit what forget() has left.
+[[maybe_unused]] const herr_t kNotAtExit = H5dont_atexit();
+}  // namespace
 
 void Handle::reset() noexcept {
   if (id_ >= 0) close_(id_);
@@ -30,7 +37,7 @@ std::string reason() {
     return 0;
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &text);
-  return text;
+  return text.substr(0, text.find(": time = "));  // time, file and errno of a system call, over several lines
 }
 
 void require(bool holds, const Path& path, std::string_view doing) {
@@ -48,6 +55,8 @@ Handle access_list(const Path& path) {
   require(access && H5Pset_file_locking(access.get(), true, true) >= 0, path, "set file locking");
   // Raw data on 8-byte boundaries, so that it can be used where it is mapped.
   require(H5Pset_alignment(access.get(), 1, 8) >= 0, path, "set the alignment");
+  // The format of 1.8, whose object headers have checksums: damage in the older ones can crash the library.
+  require(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0, path, "set the format");
   return access;
 }
 
@@ -55,10 +64,29 @@ Handle access_list(const Path& path) {
 
 Handle create_file(const Path& path) {
   const Handle access = access_list(path);
+  // All attributes of the root in its header, which is written as one.
+  const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  require(creation && H5Pset_attr_phase_change(creation.get(), 65535, 0) >= 0, path, "set where attributes lie");
   errno = 0;
-  Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), H5Fclose);
+  Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
   require(static_cast<bool>(file), path, "create the file");
   return file;
+}
+
+void write_file(const Path& path, const std::function<void(const Handle&)>& fill) {
+  base::AtomicFile target(path);
+  const QuietErrors quiet;
+  Handle file = create_file(target.temporary());
+  try {
+    fill(file);
+    errno = 0;
+    require(H5Fflush(file.get(), H5F_SCOPE_GLOBAL) >= 0, path, "flush the file");
+  } catch (...) {
+    file.forget();
+    throw;
+  }
+  file.reset();
+  target.commit();
 }
 
 Handle open_for_appending(const Path& path) {
@@ -82,6 +110,33 @@ Handle open_for_reading(const Path& path) {
   if (H5Fis_hdf5(path.c_str()) == 0) throw UserError("{}: is not an HDF5 file", path.string());
   throw UserError("{}: cannot be opened ({}); it is damaged, or another process is writing it",
                   path.string(), why);
+}
+
+void check_texts(const Path& path) {
+  constexpr uint64_t kHead = 16, kAlignment = 8;
+  constexpr std::string_view kSignature("GCOL\1\0\0\0", 8);
+  const base::MappedFile file(path);
+  const auto number_at = [&](uint64_t at) {
+    uint64_t number = 0;
+    std::memcpy(&number, file.data() + at, sizeof number);
+    return number;
+  };
+  for (uint64_t begin = 0; begin + kHead <= file.size(); begin += kAlignment) {
+    if (std::memcmp(file.data() + begin, kSignature.data(), kSignature.size()) != 0) continue;
+    const uint64_t bytes = number_at(begin + 8);
+    bool sound = bytes >= kHead && bytes <= file.size() - begin;
+    // Objects of number, references and size; number 0 is the free rest.
+    for (uint64_t at = kHead; sound && at + kHead <= bytes;) {
+      const uint64_t size = number_at(begin + at + 8), left = bytes - at;
+      if ((number_at(begin + at) & 0xffff) == 0) {
+        sound = size == left;
+        break;
+      }
+      sound = size <= left - kHead;
+      at += kHead + (size + kAlignment - 1) / kAlignment * kAlignment;
+    }
+    if (!sound) throw UserError("{}: its collection of texts at byte {} is damaged", path.string(), begin);
+  }
 }
 
 Handle string_type() {
@@ -137,7 +192,10 @@ std::vector<std::string> attribute_names(hid_t object, const Path& path) {
     return 0;
   };
   hsize_t position = 0;
-  if (H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_NATIVE, &position, add, &names) < 0)
+  // A name that no attribute has: all of them are decoded on the way. Where one cannot be, HDF5 1.10's iteration
+  // crashes as it gives up.
+  if (H5Aexists(object, "\x01") < 0 ||
+      H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_NATIVE, &position, add, &names) < 0)
     throw UserError("{}: its attributes cannot be read: {}", path.string(), reason());
   return names;
 }

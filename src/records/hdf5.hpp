@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -41,6 +42,8 @@ class Handle {
   explicit operator bool() const noexcept { return id_ >= 0; }
   hid_t get() const noexcept { return id_; }
   void reset() noexcept;  // closes now
+  // Never closes it. After a write that failed, as on a full disk, HDF5 1.10 crashes as it closes a file.
+  void forget() noexcept { id_ = H5I_INVALID_HID; }
 
  private:
   hid_t id_ = H5I_INVALID_HID;
@@ -65,6 +68,8 @@ std::string reason();  // the innermost description of this thread's last failur
 // Writing. `require` throws SystemError with the path, what was being done and reason().
 void require(bool holds, const std::filesystem::path& path, std::string_view doing);
 Handle create_file(const std::filesystem::path& path);  // truncates
+// A complete file, aside, fsync, rename: `fill` gets the new, empty one.
+void write_file(const std::filesystem::path& path, const std::function<void(const Handle&)>& fill);
 Handle open_for_appending(const std::filesystem::path& path);
 void set_attribute(hid_t object, const std::filesystem::path& path, const std::string& name,
                    const Fact& value);  // replaces
@@ -73,6 +78,9 @@ void set_attribute(hid_t object, const std::filesystem::path& path, const std::s
 
 // Reading.
 Handle open_for_reading(const std::filesystem::path& path);  // says: absent, not HDF5 or damaged
+// The collections of texts that a file of moderate size has, each in itself. Where one is damaged, HDF5 1.10 would
+// go on for ever or read beyond it.
+void check_texts(const std::filesystem::path& path);
 std::vector<std::string> attribute_names(hid_t object, const std::filesystem::path& path);
 // An integer, a float or a UTF-8 string of fixed or variable length; anything else is refused.
 Fact read_attribute(hid_t object, const std::filesystem::path& path, const std::string& name);

@@ -176,6 +176,23 @@ void check_table_type(const Handle& table, const Path& path) {
                     wanted);
 }
 
+// The index of a table's chunks has no checksum, and HDF5 1.10 believes the sizes in it.
+void check_chunks(const Handle& table, const Handle& space, const Path& path, const char* name) {
+  const Handle layout(H5Dget_create_plist(table.get()), H5Pclose), type(H5Dget_type(table.get()), H5Tclose);
+  hsize_t rows = 0, count = 0;
+  if (H5Pget_layout(layout.get()) != H5D_CHUNKED || H5Pget_nfilters(layout.get()) != 0) return;
+  bool sound = H5Pget_chunk(layout.get(), 1, &rows) == 1 && rows > 0 &&
+               H5Dget_num_chunks(table.get(), space.get(), &count) >= 0;
+  for (hsize_t i = 0; sound && i < count; ++i) {
+    hsize_t first = 0, bytes = 0;
+    unsigned filters = 0;
+    haddr_t place = 0;
+    sound = H5Dget_chunk_info(table.get(), space.get(), i, &first, &filters, &place, &bytes) >= 0 &&
+            first % rows == 0 && filters == 0 && bytes == rows * H5Tget_size(type.get());
+  }
+  if (!sound) throw UserError("{}: the index of table /{} is damaged", path.string(), name);
+}
+
 template <class Row>
 void read_table(const Handle& file, const Path& path, RunTables& tables) {
   const char* name = TableOf<Row>::kName;
@@ -195,6 +212,7 @@ void read_table(const Handle& file, const Path& path, RunTables& tables) {
   if (count > stored + kLargestBatch)
     throw UserError("{}: table /{} says {} rows, but only {} are stored; the file is damaged",
                     path.string(), name, count, stored);
+  check_chunks(table, space, path, name);
   rows.resize(count);
   const Handle type = row_type<Row>(true);
   if (count > 0 && H5Dread(table.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, rows.data()) < 0)
@@ -263,16 +281,29 @@ struct RunFile::Impl {
     return table;
   }
 
-  void flush() {
+  // Runs a write; where it fails, the file is given up without being closed.
+  template <class Write>
+  void writing(Write write) {
     const hdf5::QuietErrors quiet;
-    append_rows(steps, path, tables.steps, written_steps);
-    written_steps = tables.steps.size();
-    append_rows(eval, path, tables.eval, written_eval);
-    written_eval = tables.eval.size();
-    append_rows(scales, path, tables.scales, written_scales);
-    written_scales = tables.scales.size();
-    errno = 0;
-    hdf5::require(H5Fflush(file.get(), H5F_SCOPE_GLOBAL) >= 0, path, "flush the file");
+    try {
+      write();
+    } catch (...) {
+      for (Handle* handle : {&steps, &eval, &scales, &file}) handle->forget();
+      throw;
+    }
+  }
+
+  void flush() {
+    writing([&] {
+      append_rows(steps, path, tables.steps, written_steps);
+      written_steps = tables.steps.size();
+      append_rows(eval, path, tables.eval, written_eval);
+      written_eval = tables.eval.size();
+      append_rows(scales, path, tables.scales, written_scales);
+      written_scales = tables.scales.size();
+      errno = 0;
+      hdf5::require(H5Fflush(file.get(), H5F_SCOPE_GLOBAL) >= 0, path, "flush the file");
+    });
   }
 };
 
@@ -287,11 +318,13 @@ RunFile& RunFile::operator=(RunFile&& other) noexcept {
 
 RunFile::~RunFile() {
   if (impl_ == nullptr) return;
+  const hdf5::QuietErrors quiet;
   try {
-    impl_->flush();
+    if (impl_->file) impl_->flush();
   } catch (const std::exception&) {
     // A caller who needs to know calls flush() or sync(); a destructor cannot say it.
   }
+  impl_.reset();
 }
 
 RunFile RunFile::create(const Path& path, const Facts& facts) {
@@ -327,8 +360,7 @@ void RunFile::append(const EvalRow& row, const std::vector<ScaleRow>& scales) {
 
 void RunFile::set_fact(const std::string& name, const Fact& value) {
   VARSCALE_CHECK(name != "schema_version", "schema_version is set by the run file itself");
-  const hdf5::QuietErrors quiet;
-  hdf5::set_attribute(impl_->file.get(), impl_->path, name, value);
+  impl_->writing([&] { hdf5::set_attribute(impl_->file.get(), impl_->path, name, value); });
   impl_->tables.facts.insert_or_assign(name, value);
 }
 
@@ -344,8 +376,10 @@ const RunTables& RunFile::tables() const noexcept { return impl_->tables; }
 RunTables read_run(const Path& path) {
   const hdf5::QuietErrors quiet;
   const Handle file = hdf5::open_for_reading(path);
-  if (H5Aexists(file.get(), "schema_version") <= 0)
-    throw UserError("{}: attribute schema_version is missing; expected a run file", path.string());
+  hdf5::check_texts(path);
+  const htri_t has_version = H5Aexists(file.get(), "schema_version");
+  if (has_version < 0) throw UserError("{}: its attributes cannot be read: {}", path.string(), hdf5::reason());
+  if (has_version == 0) throw UserError("{}: attribute schema_version is missing; expected a run file", path.string());
   const auto version = hdf5::read_attribute_as<int64_t>(file.get(), path, "schema_version");
   if (version != kSchemaVersion)
     throw UserError("{}: schema_version is {}; this program reads {}", path.string(), version,
@@ -365,27 +399,21 @@ void write_run(const Path& path, const RunTables& tables) {
   check_order(tables.steps);
   check_order(tables.eval);
   check_order(tables.scales);
-  base::AtomicFile target(path);
-  {
-    const hdf5::QuietErrors quiet;
-    const Handle file = hdf5::create_file(target.temporary());
+  hdf5::write_file(path, [&](const Handle& file) {
     hdf5::set_attribute(file.get(), path, "schema_version", kSchemaVersion);
     for (const auto& [name, value] : tables.facts)
       hdf5::set_attribute(file.get(), path, name, value);
     write_table(file, path, tables.steps);
     write_table(file, path, tables.eval);
     write_table(file, path, tables.scales);
-    errno = 0;
-    hdf5::require(H5Fflush(file.get(), H5F_SCOPE_GLOBAL) >= 0, path, "flush the file");
-  }
-  target.commit();
+  });
 }
 
-void export_csv(const RunTables& tables, const Path& folder) {
+void export_csv(const RunTables& tables, const Path& folder, const std::string& prefix) {
   base::require_writable_folder(folder);
-  base::write_file_atomic(folder / "steps.csv", csv(tables.steps));
-  base::write_file_atomic(folder / "eval.csv", csv(tables.eval));
-  base::write_file_atomic(folder / "scales.csv", csv(tables.scales));
+  base::write_file_atomic(folder / (prefix + "steps.csv"), csv(tables.steps));
+  base::write_file_atomic(folder / (prefix + "eval.csv"), csv(tables.eval));
+  base::write_file_atomic(folder / (prefix + "scales.csv"), csv(tables.scales));
 }
 
 }  // namespace varscale::records

@@ -101,7 +101,8 @@ class RunFile {
 RunTables read_run(const std::filesystem::path& path);
 // A complete file: aside, fsync, rename.
 void write_run(const std::filesystem::path& path, const RunTables& tables);
-// steps.csv, eval.csv, scales.csv in `folder`; columns are the field names, 17 significant digits.
-void export_csv(const RunTables& tables, const std::filesystem::path& folder);
+// steps.csv, eval.csv, scales.csv in `folder`, `prefix` before each name; columns are the field names, 17
+// significant digits.
+void export_csv(const RunTables& tables, const std::filesystem::path& folder, const std::string& prefix = {});
 
 }  // namespace varscale::records

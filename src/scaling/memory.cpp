@@ -40,6 +40,14 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
   if (options.holding == Holding::kReplicated && options.shards != 1)
     throw base::UserError("a replicated model on {} shards; expected 1", options.shards);
   const ParameterCount count = count_parameters(shape);
+  // What follows is at most 4 bytes of some 16 wide and 2 hidden numbers for each token and block, and as much outside.
+  const double most = 4.0 * static_cast<double>(options.micro_batch) * static_cast<double>(shape.tokens.scales.tokens()) *
+                      (static_cast<double>(shape.depth + 3) *
+                           static_cast<double>(32 * shape.width + 4 * shape.hidden() + shape.heads * shape.tokens.scales.tokens()) +
+                       static_cast<double>(3 * shape.tokens.vocabulary + shape.tokens.code_width));
+  if (most > 9e18)
+    throw base::UserError("a micro-batch of {} images of {} tokens in {} blocks of width {}: its bytes are beyond all counting",
+                          options.micro_batch, shape.tokens.scales.tokens(), shape.depth, shape.width);
   const int64_t n = count.total(), owned = ceil_divide(n, options.shards);
   const int64_t c = options.precision == Precision::kBf16 ? 2 : 4;
 

@@ -23,6 +23,8 @@ ScaleList::ScaleList(std::vector<int64_t> sides) : sides_(std::move(sides)) {
     begins_.push_back(begins_.back() + side * side);
     last = side;
   }
+  if (tokens() > kLargestTokens)
+    throw UserError("scales {}: {} tokens an image; expected at most {}", words(), tokens(), kLargestTokens);
 }
 
 std::string ScaleList::words() const { return fmt::format("{}", fmt::join(sides_, ",")); }
@@ -44,17 +46,20 @@ VarShape VarShape::from_depth(int64_t depth, TokenSpace tokens, int64_t classes,
 }
 
 void VarShape::check() const {
-  const auto need = [](bool holds, const char* what, int64_t value, const char* expected) {
-    if (!holds) throw UserError("{} of the model is {}; expected {}", what, value, expected);
+  const auto need = [](const char* what, int64_t value, int64_t least, int64_t most) {
+    if (value < least) throw UserError("{} of the model is {}; expected at least {}", what, value, least);
+    if (value > most) throw UserError("{} of the model is {}; expected at most {}", what, value, most);
   };
-  need(depth >= 1, "the depth", depth, "at least 1");
-  need(width >= 1, "the width", width, "at least 1");
-  need(heads >= 1 && width % heads == 0, "the number of heads", heads, "a divisor of the width");
-  need(mlp_ratio >= 1, "the feed-forward ratio", mlp_ratio, "at least 1");
-  need(classes >= 1, "the number of classes", classes, "at least 1");
-  need(tokens.vocabulary >= 2, "the vocabulary", tokens.vocabulary, "at least 2");
-  need(tokens.code_width >= 1, "the code width", tokens.code_width, "at least 1");
-  need(tokens.scales.count() >= 1, "the number of scales", tokens.scales.count(), "at least 1");
+  need("the depth", depth, 1, kLargestDepth);
+  need("the width", width, 1, kLargestWidth);
+  if (heads < 1 || width % heads != 0)
+    throw UserError("the number of heads of the model is {}; expected a divisor of the width", heads);
+  need("the number of heads", heads, 1, kLargestHeads);
+  need("the feed-forward ratio", mlp_ratio, 1, kLargestRatio);
+  need("the number of classes", classes, 1, kLargestClasses);
+  need("the vocabulary", tokens.vocabulary, 2, kLargestCodes);
+  need("the code width", tokens.code_width, 1, kLargestCodes);
+  need("the number of scales", tokens.scales.count(), 1, kLargestTokens);
   if (!(drop_path >= 0 && drop_path < 1))
     throw UserError("the drop path rate of the model is {}; expected a number in [0, 1)",
                     drop_path);

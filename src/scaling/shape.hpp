@@ -15,6 +15,12 @@ namespace varscale::scaling {
 
 inline constexpr int64_t kLargestSide = 4096;  // bounds that keep every count below inside int64
 inline constexpr int64_t kLargestDepth = 1024;
+inline constexpr int64_t kLargestTokens = int64_t{1} << 24;  // of an image
+inline constexpr int64_t kLargestWidth = int64_t{1} << 17;
+inline constexpr int64_t kLargestHeads = int64_t{1} << 14;
+inline constexpr int64_t kLargestRatio = 64;
+inline constexpr int64_t kLargestClasses = int64_t{1} << 32;
+inline constexpr int64_t kLargestCodes = 65536;  // also of the code width
 
 // The pyramid of token maps: side k is the height and width of map k. Non-empty, strictly
 // increasing.

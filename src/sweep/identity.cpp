@@ -61,10 +61,11 @@ RunConfig resolve(RunConfig config, const TokenFacts& tokens) {
 
 int64_t budget_images(const RunConfig& run, const TokenFacts& tokens) {
   const TrainConfig& train = run.train;
-  if (train.images > 0) return train.images;
   const char* key = "train.epochs";
   double given = train.epochs, images = train.epochs * static_cast<double>(tokens.train_images);
-  if (train.tokens > 0) {
+  if (train.images > 0) {
+    key = "train.images", given = images = static_cast<double>(train.images);
+  } else if (train.tokens > 0) {
     key = "train.tokens", given = train.tokens;
     images = train.tokens / static_cast<double>(tokens.tokens_per_image());
   } else if (train.flops > 0) {
@@ -73,6 +74,10 @@ int64_t budget_images(const RunConfig& run, const TokenFacts& tokens) {
   }
   if (images > 1e15)
     throw base::UserError("{} is {:g}: {:.3g} images; expected at most 1e15", key, given, images);
+  if (images * static_cast<double>(tokens.tokens_per_image()) > 1e18)
+    throw base::UserError("{} is {:g}: {:.3g} images of {} tokens; expected at most 1e18 tokens", key, given, images,
+                          tokens.tokens_per_image());
+  if (train.images > 0) return train.images;
   return std::max<int64_t>(1, std::llround(images));
 }
 

@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "sweep/claim.hpp"
+#include "sweep/health.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/spec.hpp"
 
@@ -111,13 +112,15 @@ struct SummaryRow {
   std::string reason;
   std::optional<int64_t> depth, parameters, images, step, steps;
   std::optional<uint64_t> seed;
+  std::optional<double> flops;  // training FLOPs of the whole budget
   std::optional<double> loss_mean, loss_tail, err_mean, err_tail;  // the last validation
+  std::optional<Health> health;  // where there are rows
   // Of a run that is being trained, or was when its launch ended.
   std::optional<double> training_loss, left_s;
   std::string host, updated;
 };
 
-// Runs of the file in its order, then orphans. Losses of runs that are not being written just now.
+// Runs of the file in its order, then orphans. Losses and health of a run in training are of its newest checkpoint.
 std::vector<SummaryRow> summarise(const Sweep& sweep, const Ledger& ledger);
 std::string summary_table(const std::string& name, const std::vector<SummaryRow>& rows);
 nlohmann::ordered_json summary_json(const std::string& name, const std::vector<SummaryRow>& rows);

@@ -108,7 +108,7 @@ struct TrainConfig {
     v.field("tokens", tokens, "budget in tokens", Range<double>::at_least(0));
     v.field("flops", flops, "budget in training FLOPs, by the exact formula", Range<double>::at_least(0));
     v.field("epochs", epochs, "budget in passes over the training images", Range<double>::positive());
-    v.field("batch", batch, "images a step over all ranks", Range<int64_t>::at_least(1));
+    v.field("batch", batch, "images a step over all ranks", Range<int64_t>::between(1, 1'000'000'000));
     v.field("seed", seed, "initial weights, label drop, drop path");
     v.field("data_seed", data_seed, "order of the images");
     v.field("precision", precision, "dtype of the matrix products", OneOf{"fp32", "bf16"});

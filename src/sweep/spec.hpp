@@ -91,7 +91,7 @@ struct AssumedTokens {
 
   template <class Visitor>
   void visit(Visitor& v) {
-    const auto positive = Range<int64_t>::at_least(1);
+    const auto positive = Range<int64_t>::between(1, int64_t{1} << 32);
     v.field("images", images, "training images", positive);
     v.field("validation", validation, "validation images", positive);
     v.field("crops", crops, "token rows per training image", positive);

@@ -9,6 +9,7 @@
 #include "records/run_file.hpp"
 #include "scaling/count.hpp"
 #include "sweep/branches.hpp"
+#include "sweep/gather.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/text_table.hpp"
 
@@ -18,18 +19,6 @@ using nlohmann::ordered_json;
 
 namespace {
 
-// The rows of a run that nobody writes just now; nothing where they cannot be read.
-std::optional<records::RunTables> rows_of(const Ledger& ledger, const std::string& id) {
-  const auto path = ledger.run_folder(id) / "run.h5";
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return std::nullopt;
-  try {
-    return records::read_run(path);
-  } catch (const std::exception&) {
-    return std::nullopt;  // a run that was killed may leave a half-written file; it is made anew
-  }
-}
-
 template <class T>
 std::optional<T> fact(const records::RunTables& tables, const std::string& name) {
   const auto found = tables.facts.find(name);
@@ -38,8 +27,7 @@ std::optional<T> fact(const records::RunTables& tables, const std::string& name)
   return value ? std::optional<T>(*value) : std::nullopt;
 }
 
-void add_results(const Ledger& ledger, RunState state, SummaryRow& row) {
-  if (state == RunState::kRunning || state == RunState::kPlanned) return;
+void add_results(const Ledger& ledger, SummaryRow& row) {
   const auto tables = rows_of(ledger, row.id);
   if (!tables) return;
   if (!tables->eval.empty()) {
@@ -49,9 +37,13 @@ void add_results(const Ledger& ledger, RunState state, SummaryRow& row) {
     row.err_mean = last.err_mean;
     row.err_tail = last.err_tail;
   }
+  if (!tables->steps.empty()) row.health = health_of(*tables);
   if (!row.depth) row.depth = fact<int64_t>(*tables, "depth");
   if (!row.parameters) row.parameters = fact<int64_t>(*tables, "params_total");
   if (!row.images) row.images = fact<int64_t>(*tables, "budget_images");
+  if (!row.flops && row.images)
+    if (const auto each = fact<double>(*tables, "flops_per_image"))
+      row.flops = *each * static_cast<double>(*row.images);
   if (!row.seed)
     if (const auto seed = fact<int64_t>(*tables, "seed")) row.seed = static_cast<uint64_t>(*seed);
 }
@@ -91,9 +83,10 @@ std::vector<SummaryRow> summarise(const Sweep& sweep, const Ledger& ledger) {
     row.seed = run.config.train.seed;
     row.parameters = scaling::count_parameters(shape_of(run.config, run.tokens)).total();
     row.images = images_seen_of(run.config);
+    row.flops = scaling::training_flops(shape_of(run.config, run.tokens), static_cast<double>(*row.images));
     row.step = status.step;
     row.steps = steps_of(run.config);
-    add_results(ledger, status.state, row);
+    add_results(ledger, row);
     rows.push_back(std::move(row));
   }
   for (const std::string& id : ledger.run_ids()) {
@@ -105,7 +98,7 @@ std::vector<SummaryRow> summarise(const Sweep& sweep, const Ledger& ledger) {
     row.reason = fmt::format("{}; no longer in the sweep file", word(status.state));
     row.step = status.step;
     row.steps = status.steps;
-    add_results(ledger, status.state, row);
+    add_results(ledger, row);
     rows.push_back(std::move(row));
   }
   return rows;
@@ -132,7 +125,7 @@ std::string summary_table(const std::string& name, const std::vector<SummaryRow>
     return value ? fmt::format(fmt::runtime(format), *value) : std::string("-");
   };
   TextTable table({"id", "depth", "seed", "role", "N", "images", "val loss", "last scale",
-                   "val err", "last err", "steps", "state", ""});
+                   "val err", "last err", "steps", "state", "health", ""});
   int64_t done = 0, in_file = 0;
   for (const SummaryRow& row : rows) {
     done += row.state == "done";
@@ -141,7 +134,8 @@ std::string summary_table(const std::string& name, const std::vector<SummaryRow>
                row.parameters ? base::format_count(static_cast<double>(*row.parameters)) : "-",
                number(row.images), number(row.loss_mean, "{:.4f}"), number(row.loss_tail, "{:.4f}"),
                number(row.err_mean, "{:.4f}"), number(row.err_tail, "{:.4f}"),
-               fmt::format("{}/{}", number(row.step), number(row.steps)), row.state, notes_of(row)});
+               fmt::format("{}/{}", number(row.step), number(row.steps)), row.state,
+               row.health ? row.health->words() : "-", notes_of(row)});
   }
   return fmt::format("sweep {}: {} of {} runs done\n\n{}", name, done, in_file, table.text());
 }
@@ -169,6 +163,8 @@ ordered_json summary_json(const std::string& name, const std::vector<SummaryRow>
     run["loss_tail"] = value_of(row.loss_tail);
     run["err_mean"] = value_of(row.err_mean);
     run["err_tail"] = value_of(row.err_tail);
+    run["flops"] = value_of(row.flops);
+    run["health"] = row.health ? row.health->json() : ordered_json();
     run["training_loss"] = value_of(row.training_loss);
     run["left_s"] = value_of(row.left_s);
     run["host"] = row.host;

@@ -21,6 +21,7 @@
 #include "optim/adamw.hpp"
 #include "optim/schedule.hpp"
 #include "parallel/parallel.hpp"
+#include "records/event_file.hpp"
 #include "records/run_file.hpp"
 #include "scaling/count.hpp"
 #include "tokenizer/quantizer.hpp"
@@ -208,8 +209,9 @@ class Trainer {
       }
       tables.facts["segments"] = segment_ + 1;
       add_layout_facts(tables.facts, layout_, hardware_);
-      if (world_.rank() == 0)
-        rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));
+      if (world_.rank() != 0) return;
+      rows_ = records::RunFile::recreate(job_.folder / "run.h5", std::move(tables));
+      events_.emplace(job_.folder, rows_->tables());
     });
     parallel_->weights_changed();
   }
@@ -358,6 +360,7 @@ class Trainer {
     if (rows_) {
       rows_->append(row);
       rows_->flush();
+      events_->append(row);
     }
     if (progress_) {
       if (row.skipped != 0)
@@ -389,27 +392,30 @@ class Trainer {
       scale_rows.push_back(
           {step_, static_cast<int64_t>(k), scores.loss_scale[k], scores.err_scale[k]});
     }
-    rows_->append(records::EvalRow{.step = step_,
-                                   .segment = segment_,
-                                   .images = now.images,
-                                   .tokens = now.tokens,
-                                   .flops = now.flops,
-                                   .lr = now.lr,
-                                   .loss_mean = scores.loss_mean,
-                                   .loss_tail = scores.loss_tail,
-                                   .err_mean = scores.err_mean,
-                                   .err_tail = scores.err_tail,
-                                   .val_images = static_cast<int64_t>(images.size()),
-                                   .whole_set = whole ? 1 : 0,
-                                   .eval_s = seconds_since(begin)},
-                  scale_rows);
+    const records::EvalRow row{.step = step_,
+                               .segment = segment_,
+                               .images = now.images,
+                               .tokens = now.tokens,
+                               .flops = now.flops,
+                               .lr = now.lr,
+                               .loss_mean = scores.loss_mean,
+                               .loss_tail = scores.loss_tail,
+                               .err_mean = scores.err_mean,
+                               .err_tail = scores.err_tail,
+                               .val_images = static_cast<int64_t>(images.size()),
+                               .whole_set = whole ? 1 : 0,
+                               .eval_s = seconds_since(begin)};
+    rows_->append(row, scale_rows);
+    events_->append(row);
   }
 
   // Everything launched has been settled.
   checkpoint::State state() {
     VARSCALE_CHECK(launched_.empty(), "a checkpoint of {} steps under way", launched_.size());
     comm::agree_on(world_, "flush of run.h5", [&] {
-      if (rows_) rows_->sync();
+      if (!rows_) return;
+      rows_->sync();
+      events_->flush();
     });
     checkpoint::State state{.identity = identity_,
                             .step = step_,
@@ -471,8 +477,9 @@ class Trainer {
   double flops_per_image_;
   EvalPlan eval_plan_;
   parallel::Share share_;
-  std::optional<records::RunFile> rows_;  // on the first rank
-  std::optional<base::Progress> progress_;    // on the first rank
+  std::optional<records::RunFile> rows_;       // on the first rank
+  std::optional<records::EventFile> events_;   // on the first rank
+  std::optional<base::Progress> progress_;     // on the first rank
   std::deque<Launched> launched_;
   Clock::time_point last_save_, began_;
   double save_s_ = 0;  // the longest that training waited for a checkpoint

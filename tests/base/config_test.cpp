@@ -269,7 +269,7 @@ TEST(Document, RefusesWhatIsNotOneYamlDocument) {
       {"a: 'open\nb: 3\n", "not valid YAML: "},
       {"a: \"open", "not valid YAML: "},
       {"a:\tb: 1\n\t- c\n", "not valid YAML: "},
-      {"a: 1\n---\nb: 2\n", "a.yaml:3: 2 YAML documents, expected one"},
+      {"a: 1\n---\nb: 2\n", "a.yaml:2: another YAML document begins here, expected one"},
       {"[1, 2]: 3\n", "a.yaml:1: a key of the file is not a plain word"},
       {"a: &x [1, *x]\n", "nested deeper than 100 levels"},
       {std::string(5000, '['), "a.yaml:1: "},

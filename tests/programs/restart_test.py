@@ -15,7 +15,7 @@ import subprocess
 import time
 
 from support import (STOPPED, check, command, descendants, environment, is_alive, make_images, make_tokens,
-                     require_same_run, run, run_folders, scratch, status)
+                     require_same_run, require_scalars, run, run_folders, scratch, status)
 
 SWEEP = """
 name: restart
@@ -90,6 +90,7 @@ class Layout:
     def compare(self, output):
         for mine, expected in zip(run_folders(output), run_folders(self.calm), strict=True):
             require_same_run(mine, expected, f"{self.ranks} ranks, {mine}")
+            require_scalars(mine)
 
     def until_done(self, output, kills_left, chance, figures):
         """From an empty folder to a finished sweep; returns how often it was killed on the way."""

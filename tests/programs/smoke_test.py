@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pandas
 
-from support import SOURCE, check, run, run_folders, scratch, state, status
+from support import SOURCE, check, require_scalars, run, run_folders, scratch, state, status
 
 STEP_COLUMNS = ["step", "segment", "images", "tokens", "flops", "lr", "loss_mean", "loss_tail",
                 "err_mean", "err_tail", "grad_norm", "skipped", "step_s", "busy_min_s", "busy_max_s",
@@ -79,6 +79,33 @@ def check_records(folder, tokens):
     return evals["loss_mean"].iloc[0], last["loss_mean"]
 
 
+def check_gathered(folders):
+    """TensorBoard's files, sweep.h5 and the CSV export have what the run.h5 have."""
+    for folder in folders:
+        require_scalars(folder)
+    said = run("var_sweep", *SWEEP, "--csv", "csv").stdout
+    check(said == f"csv: summary.csv, and the tables of {len(folders)} runs\n", said)
+    summary = pandas.read_csv("csv/summary.csv", float_precision="round_trip")
+    with h5py.File("smoke/sweep.h5") as sweep:
+        check(list(sweep["runs"]) == sorted(folder.name for folder in folders), f"sweep.h5 has {list(sweep['runs'])}")
+        check([name.decode() for name in sweep["summary"]["id"]] == [folder.name for folder in folders],
+              "sweep.h5: other ids")
+        for i, folder in enumerate(folders):
+            row = sweep["summary"][i]
+            check(row["state"] == b"done" and row["loss_mean"] == sweep["runs"][folder.name]["eval"]["loss_mean"][-1],
+                  f"sweep.h5: {row}")
+            check(summary["loss_mean"][i] == row["loss_mean"] and summary["flops"][i] == row["flops"],
+                  "summary.csv differs from sweep.h5")
+            check(abs(row["flops"] / sweep["runs"][folder.name]["steps"]["flops"][-1] - 1) < 1e-12,
+                  "sweep.h5: other FLOPs than the last step's")
+            frame = pandas.read_csv(f"csv/{folder.name}_steps.csv", float_precision="round_trip")
+            # 16.0 is written as 16.
+            pandas.testing.assert_frame_equal(frame, pandas.read_hdf(folder / "run.h5", "steps"), check_exact=True,
+                                              check_dtype=False)
+    rows = json.loads(run("var_sweep", *SWEEP, "--status", "--json").stdout)["runs"]
+    check(all(row["health"]["skipped"] == 0 for row in rows), rows)
+
+
 def check_report(folder):
     page = (folder / "report.html").read_text()
     images = re.findall(r'<img[^>]*\bsrc="([^"]{0,30})', page)
@@ -101,6 +128,7 @@ def main():
             check(status(folder)["state"] == "done", f"{folder}: {status(folder)}")
             check(last < min(first, unigram),
                   f"{folder}: loss {first:.4f} to {last:.4f}; code frequencies alone give {unigram:.4f}")
+        check_gathered(folders)
         before = [(folder / "run.h5").stat().st_mtime_ns for folder in folders]
         run("var_sweep", *SWEEP, ranks=2)
         check(before == [(folder / "run.h5").stat().st_mtime_ns for folder in folders],

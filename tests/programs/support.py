@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 
 import h5py
 import numpy as np
@@ -119,6 +120,31 @@ def descendants(pid):
 
 def status(folder):
     return json.loads((folder / "status.json").read_text())
+
+
+def scalars(folder):
+    """What TensorBoard reads beside a run.h5: {tag: ([steps], [values])}."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run_file = (folder / "run.h5").resolve()
+    events = EventAccumulator(str(run_file.parent), size_guidance={"scalars": 0})
+    events.Reload()
+    read = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    return {tag: ([row.step for row in rows], [row.value for row in rows]) for tag, rows in read.items()}
+
+
+def require_scalars(folder):
+    """The event file has every row of run.h5 once, in float32."""
+    found, rows = scalars(folder), tables(folder)
+    for table, prefix, columns in (("steps", "train", ["loss_mean", "loss_tail", "err_mean", "lr", "grad_norm"]),
+                                   ("eval", "eval", ["loss_mean", "loss_tail", "err_mean"])):
+        for column in columns:
+            steps, values = found[f"{prefix}/{column}"]
+            check(steps == rows[table]["step"].tolist(), f"{folder}: {prefix}/{column} has the steps {steps}")
+            check(np.array_equal(np.float32(values), rows[table][column].astype(np.float32), equal_nan=True),
+                  f"{folder}: {prefix}/{column} differs from /{table}")
+    check(found["rates/images_per_s"][0] == rows["steps"]["step"].tolist(), f"{folder}: rates are missing")
 
 
 def tables(folder):

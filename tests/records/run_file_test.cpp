@@ -267,6 +267,35 @@ const Damage kDamages[] = {
        });
      },
      "/steps is not a one-dimensional compound table"},
+    {"AnIndexOfSmallChunks",
+     [](const auto& path) {
+       std::string bytes = base::read_file(path);
+       const size_t tree = bytes.find("TREE");
+       ASSERT_NE(tree, std::string::npos);
+       ASSERT_EQ(bytes[tree + 26], '\x02');  // 0x2c000: 1024 rows of 176 bytes
+       bytes[tree + 26] = 0;
+       base::write_file_atomic(path, bytes);
+     },
+     "the index of table /"},
+    {"ADamagedCollectionOfTexts",
+     [](const auto& path) {
+       std::string bytes = base::read_file(path);
+       const size_t collection = bytes.find("GCOL");
+       ASSERT_NE(collection, std::string::npos);
+       bytes[collection + 24] = '\x84';  // the low byte of the first text's length
+       bytes[collection + 25] = '\x7f';
+       base::write_file_atomic(path, bytes);
+     },
+     "its collection of texts at byte"},
+    {"AnAttributeThatCannotBeDecoded",
+     [](const auto& path) {
+       std::string bytes = base::read_file(path);
+       const size_t name = bytes.find(std::string("depth\0", 6));
+       ASSERT_NE(name, std::string::npos);
+       bytes[name + 6] = '\x7f';  // class and version of its type
+       base::write_file_atomic(path, bytes);
+     },
+     "its attributes cannot be read"},
     {"ATableLongerThanItsData",
      [](const auto& path) {
        edit(path, [](hid_t file) {

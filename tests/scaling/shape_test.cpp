@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "base/error.hpp"
 
 namespace varscale::scaling {
@@ -37,6 +39,7 @@ TEST(ScaleList, RefusesWhatIsNoPyramid) {
   expect_refused({1, 2, 2}, "scales 1,2,2: 2 follows 2");
   expect_refused({1, 3, 2}, "2 follows 3");
   expect_refused({1, kLargestSide + 1}, "4097");
+  expect_refused({1, kLargestSide}, "16777217 tokens an image; expected at most 16777216");
 }
 
 TEST(VarShape, FollowsThePapersRuleFromDepth) {
@@ -74,6 +77,12 @@ TEST(VarShape, NamesTheFaultOfAShapeThatMakesNoModel) {
   shape.heads = 3;
   EXPECT_THAT([&] { shape.check(); }, ThrowsMessage<UserError>(HasSubstr("divisor of the width")));
   shape.heads = 2;
+  shape.mlp_ratio = std::numeric_limits<int64_t>::max();
+  EXPECT_THAT([&] { shape.check(); }, ThrowsMessage<UserError>(HasSubstr("feed-forward ratio")));
+  shape.mlp_ratio = 4;
+  shape.width = 2 * kLargestWidth;
+  EXPECT_THAT([&] { shape.check(); }, ThrowsMessage<UserError>(HasSubstr("262144; expected at most 131072")));
+  shape.width = 128;
   shape.drop_path = 1;
   EXPECT_THAT([&] { shape.check(); }, ThrowsMessage<UserError>(HasSubstr("[0, 1)")));
 }

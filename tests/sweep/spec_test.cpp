@@ -146,7 +146,7 @@ TEST(Spec, RefusesValuesOfTheWrongType) {
   EXPECT_THAT(refusal("train.batch: depth / 3"),
               HasSubstr("it gives 5.33333333333, not an integer"));
   EXPECT_THAT(refusal("train.batch: 1 - depth"),
-              HasSubstr("'1 - depth' = -15, expected at least 1"));
+              HasSubstr("'1 - depth' = -15, expected between 1 and 1000000000"));
   EXPECT_THAT(refusal("model.width: batch"),
               HasSubstr("batch is not a name that this formula may use"));
   EXPECT_THAT(refusal("train.batch: []"), HasSubstr("runs[0].train.batch is an empty list"));
@@ -233,7 +233,7 @@ TEST(Spec, ChecksTheAssumptionToo) {
       refusal_of(kAssuming, {"assume.image=3"}, Purpose::kPlan),
       HasSubstr("--set assume.image: unknown key assume.image; did you mean assume.images?"));
   EXPECT_THAT(refusal_of(kAssuming, {"assume.images=0"}, Purpose::kPlan),
-              HasSubstr("assume.images is 0, expected at least 1"));
+              HasSubstr("assume.images is 0, expected between 1 and 4294967296"));
 }
 
 TEST(Spec, BoundsTheNumberOfRuns) {

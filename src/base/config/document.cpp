@@ -1,8 +1,10 @@
 // Loading: YAML text, overrides and JSON into one tree.
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <sstream>
 
 #include "base/config.hpp"
 #include "base/config/tree.hpp"
@@ -28,29 +30,51 @@ class YamlBuilder {
 
   TreePtr load(const std::string& text, const std::string& path) {
     last_line_ = std::max<int64_t>(1, std::ranges::count(text, '\n') + !text.ends_with('\n'));
-    std::vector<YAML::Node> documents;
+    YAML::Node document;
+    bool empty = false;
     try {
       // yaml-cpp takes a quote that is still open after the last line break for closed. The comment
       // sign makes the last line one without a break, and that it refuses.
-      documents = YAML::LoadAll(text + "\n#");
+      const std::string whole = text + "\n#";
+      empty = !require_one_document(whole);
+      if (!empty) document = YAML::Load(whole);
     } catch (const YAML::Exception& error) {
       throw UserError("{}: not valid YAML: {}", where(error.mark, name_), error.msg);
     }
-    if (documents.size() > 1)
-      throw UserError("{}: {} YAML documents, expected one", where(documents[1].Mark(), name_),
-                      documents.size());
     const std::string first_line = with_lines_ ? name_ + ":1" : name_;
-    if (documents.empty()) {
+    if (empty) {
       auto empty = std::make_shared<ConfigTree>();
       empty->kind = Kind::kNull;
       empty->where = first_line;
       empty->path = path;
       return empty;
     }
-    return build(documents[0], first_line, path, 0);
+    return build(document, first_line, path, 0);
   }
 
  private:
+  // False where there is none. YAML::LoadAll would go on for ever behind a document that ends in a stray sign.
+  bool require_one_document(const std::string& text) const {
+    struct Starts : YAML::EventHandler {
+      YAML::Mark last;
+      void OnDocumentStart(const YAML::Mark& mark) override { last = mark; }
+      void OnDocumentEnd() override {}
+      void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+      void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+      void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+      void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+      void OnSequenceEnd() override {}
+      void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+      void OnMapEnd() override {}
+    } starts;
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    if (!parser.HandleNextDocument(starts)) return false;
+    if (parser.HandleNextDocument(starts))
+      throw UserError("{}: another YAML document begins here, expected one", where(starts.last, name_));
+    return true;
+  }
+
   std::string where(const YAML::Mark& mark, const std::string& otherwise) const {
     if (!with_lines_ || mark.is_null()) return otherwise;
     return fmt::format("{}:{}", name_, std::min<int64_t>(mark.line + 1, last_line_));
