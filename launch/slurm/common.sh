@@ -113,10 +113,14 @@ time_is_up() { [ "$stop" = 1 ] || [ $((${SLURM_JOB_END_TIME:-9999999999} - $(dat
 
 leave() {
   [ "$code" = 75 ] || exit "$code"
-  echo "== saved; the job is queued again"
   local job=$SLURM_JOB_ID
   # One task of an array has the number of the whole array as its own.
   [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-  scontrol requeue "$job"
+  if scontrol show job "$job" | grep -q 'JobState=RUNNING'; then
+    echo "== saved; the job is queued again"
+    scontrol requeue "$job"
+  else # a job that is being cancelled would come back, and stand before the one that follows it
+    echo "== saved; the job was cancelled"
+  fi
   exit 75
 }

@@ -17,6 +17,7 @@ case "$1 $2" in
   "show hostnames") for n in ${3//,/ }; do echo "$n"; done ;;
   "show node")
     grep -qx "$4" dead-state.txt && echo "NodeName=$4 State=MIXED+NOT_RESPONDING" || echo "NodeName=$4 State=ALLOCATED" ;;
+  "show job") echo "JobId=$3 JobState=$(cat state.txt) Reason=None" ;;
   *) echo "scontrol $*" >>said.txt ;;
 esac""",
     "srun": """
@@ -28,7 +29,7 @@ SLURM_NODEID=0 exec "$@" """,
 echo "mpirun ${*/#*\\/var_sweep/var_sweep}" >>said.txt
 exec 9>lock; flock 9
 code=$(head -n 1 codes.txt); [ "$(wc -l <codes.txt)" = 1 ] || sed -i 1d codes.txt
-[ "$code" != signal ] || { exec 9>&-; kill -USR1 $PPID; trap 'exit 75' USR1; while :; do sleep 0.1; done; }
+[ "$code" != signal ] || { exec 9>&-; trap 'exit 75' USR1; kill -USR1 $PPID; while :; do sleep 0.1; done; }
 while [ $# -gt 0 ]; do
   if [ "$1" = --only ] && [ "$code" = 0 ]; then sed -i "/ $2 /s/[a-z]*$/done/" runs.txt; fi
   shift
@@ -43,7 +44,8 @@ awk 'BEGIN { printf "{\\"runs\\": [" } { printf "%s{\\"id\\": \\"%s\\", \\"state
 OPTIONS = "--oversubscribe --bind-to none --mca mpi_yield_when_idle 1 --mca odls_base_sigkill_timeout 5 "
 
 
-def run(script, codes, nodes="a,b,c", tasks=2, dead_state=(), dead_srun=(), runs=(), expected=0, **extra):
+def run(script, codes, nodes="a,b,c", tasks=2, dead_state=(), dead_srun=(), runs=(), state="RUNNING", expected=0,
+        **extra):
     """Ends with that exit code; returns what mpirun and scontrol were told, and the script's output."""
     here = pathlib.Path.cwd()
     for name, text in STUBS.items():
@@ -51,7 +53,7 @@ def run(script, codes, nodes="a,b,c", tasks=2, dead_state=(), dead_srun=(), runs
         path.parent.mkdir(exist_ok=True)
         path.write_text("#!/usr/bin/env bash\ncd " + str(here) + text)
         path.chmod(0o755)
-    for name, lines in (("codes", codes), ("dead-state", dead_state), ("dead-srun", dead_srun), ("said", ()),
+    for name, lines in (("codes", codes), ("dead-state", dead_state), ("dead-srun", dead_srun), ("said", ()), ("state", [state]),
                         ("runs", [f"{run} planned" for run in runs])):
         (here / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
     count = len(nodes.split(","))
@@ -90,6 +92,9 @@ def ends():
     require(said, ["mpirun -n 6 var_sweep s.yaml"])
     said, _ = run("sweep", [75], expected=75)
     require(said, ["mpirun -n 6 var_sweep s.yaml", "scontrol requeue 7"])
+    said, output = run("sweep", [75], state="CANCELLED", expected=75)
+    require(said, ["mpirun -n 6 var_sweep s.yaml"])
+    check("cancelled" in output, output)
     said, _ = run("sweep", ["signal"], expected=75)
     require(said, ["mpirun -n 6 var_sweep s.yaml", "scontrol requeue 7"])
 
