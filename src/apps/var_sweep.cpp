@@ -21,6 +21,7 @@
 #include "base/error.hpp"
 #include "base/signals.hpp"
 #include "comm/communicator.hpp"
+#include "comm/probe.hpp"
 #include "coordinate/coordinator.hpp"
 #include "coordinate/worker.hpp"
 #include "records/token_file.hpp"
@@ -128,12 +129,15 @@ class Launch {
 
   ExitCode train() {
     comm::agree_on(world_, "sweep folder", [&] {
+      const comm::Libraries libraries = comm::probe_libraries();
+      if (std::ranges::any_of(sweep_.runs, [](const auto& run) { return run.config.train.device != "cpu"; }))
+        comm::require_usable(libraries);
       if (!is_first()) return;
       const auto throughput = throughput_for(options_, sweep_, sweep::Ledger::look(sweep_));
       const sweep::Plan plan = sweep::make_plan(
           sweep_, throughput, sweep::machine_of(options_.device, world_.size()));
       ledger_.emplace(sweep::Ledger::open(sweep_, plan, {.expiry_s = options_.claim_expiry_s}));
-      if (!options_.json) fmt::print(stderr, "{}\n", sweep::plan_table(plan));
+      if (!options_.json) fmt::print(stderr, "{}\n\n{}\n", comm::line(libraries), sweep::plan_table(plan));
       if (!options_.retry_failed) return;
       for (const sweep::SweepRun& run : sweep_.runs)
         if (!left_out_.contains(run.id) && ledger_->forgive(run))
