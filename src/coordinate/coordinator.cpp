@@ -326,7 +326,8 @@ bool Coordinator::finished() {
   // Jobs that have died without a trace look for a while like those that train.
   for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, ledger_, tried_))
     if (run.holder.life == sweep::Life::kUnknown) return false;
-  return true;
+  find_runs();  // one of them may just have been found dead
+  return placement_.idle();
 }
 
 // Done; or a run has failed, now or too often before; or other jobs have what is not done.
