@@ -35,7 +35,8 @@ find_package_handle_standard_args(
 if(Libtorch_FOUND AND NOT TARGET Libtorch::torch)
   get_filename_component(_torch_lib_dir ${Libtorch_cpu_LIBRARY} DIRECTORY)
   # The wheel carries headers of another fmt; the system's, which we link, must be found first.
-  find_path(_fmt_include_dir fmt/core.h PATHS /usr/include /usr/local/include NO_DEFAULT_PATH)
+  get_target_property(_fmt_places fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+  find_path(_fmt_include_dir fmt/core.h HINTS ${_fmt_places} PATHS /usr/include /usr/local/include NO_DEFAULT_PATH)
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/system_fmt)
   file(CREATE_LINK ${_fmt_include_dir}/fmt ${CMAKE_BINARY_DIR}/system_fmt/fmt SYMBOLIC)
   add_library(Libtorch::torch INTERFACE IMPORTED)

@@ -161,16 +161,22 @@ endfunction()
 # <name>_test builds what it needs.
 #
 #   varscale_program_test(restart DEPENDS var_sweep var_data ARGS --kills 10)     tests/programs/restart_test.py
+#
+# With CONFIGURATIONS NAME it runs under `ctest -C NAME` alone.
 function(varscale_program_test name)
-  cmake_parse_arguments(arg "" "SCRIPT;TIMEOUT" "DEPENDS;LABELS;ARGS" ${ARGN})
+  cmake_parse_arguments(arg "" "SCRIPT;TIMEOUT;CONFIGURATIONS" "DEPENDS;LABELS;ARGS" ${ARGN})
   if(NOT arg_SCRIPT)
     set(arg_SCRIPT programs/${name}_test.py)
   endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
+  set(configurations)
+  if(arg_CONFIGURATIONS)
+    set(configurations CONFIGURATIONS ${arg_CONFIGURATIONS})
+  endif()
   add_custom_target(${name}_test DEPENDS ${arg_DEPENDS})
-  add_test(NAME ${name} COMMAND ${CMAKE_SOURCE_DIR}/.deps/venv/bin/python
+  add_test(NAME ${name} ${configurations} COMMAND ${CMAKE_SOURCE_DIR}/.deps/venv/bin/python
            ${CMAKE_CURRENT_SOURCE_DIR}/${arg_SCRIPT} ${arg_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS "programs;torch;${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
                        ENVIRONMENT "VARSCALE_SOURCE=${CMAKE_SOURCE_DIR};VARSCALE_BIN=${CMAKE_BINARY_DIR}/bin")

@@ -5,7 +5,7 @@
 #   ./launch/prove.sh restart            200 kills at random instants: 20 at one rank, 90 at two, 90 at three
 #   ./launch/prove.sh layout             1, 2, 3 and 4 ranks over 20 steps, bounds asked for
 #   ./launch/prove.sh layout-long        the same over 200 steps: how far roundings spread
-#   ./launch/prove.sh slurm              a batch job on two nodes of a local Slurm: limit, requeue, lost rank
+#   ./launch/prove.sh slurm              batch jobs on two nodes of a local Slurm: limit, lost rank and node, cancelled, array
 #   ./launch/prove.sh sanitizers         the tests under the address, leak and thread sanitizers
 #   ./launch/prove.sh fuzz               ten minutes of each fuzzer under the address and undefined behaviour sanitizers
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build
