@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -13,7 +12,6 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -25,11 +23,12 @@
 #include "coordinate/coordinator.hpp"
 #include "coordinate/worker.hpp"
 #include "records/token_file.hpp"
-#include "sweep/branches.hpp"
+#include "scaling/count.hpp"
 #include "sweep/gather.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/plan.hpp"
 #include "sweep/settings.hpp"
+#include "sweep/simulation.hpp"
 #include "sweep/spec.hpp"
 #include "sweep/throughput.hpp"
 #include "sweep/widths.hpp"
@@ -56,6 +55,7 @@ struct Options {
   bool device_given = false;
   bool plan = false, status = false, json = false, calibrate = false, help_config = false;
   bool retry_failed = false;
+  int64_t simulate = 0;  // draws
   double time_limit_min = 0;  // 0: the batch job's
   double claim_expiry_s = 120;
 };
@@ -97,6 +97,38 @@ void print_summary(const Options& options, const sweep::Sweep& sweep, const swee
   else
     fmt::print("{}", sweep::summary_table(sweep.name, rows));
   std::fflush(stdout);
+}
+
+// What the placement makes of the sweep on so many ranks, in draws of speeds that it does not know.
+ExitCode print_simulation(const Options& options) {
+  const sweep::Sweep sweep =
+      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  const auto throughput = throughput_for(options, sweep, sweep::Ledger::look(sweep));
+  const scaling::Machine machine = sweep::machine_of(options.device, std::max<int64_t>(1, options.ranks));
+  sweep::Simulation simulation{.ranks = machine.ranks, .node_ranks = machine.node_ranks};
+  for (const sweep::SweepRun& run : sweep.runs)
+    simulation.runs.push_back(
+        {static_cast<double>(sweep::steps_of(run.config)), sweep::speeds_of(run, throughput, machine)});
+  std::vector<double> placed, one_by_one, fixed, bounds;
+  for (int64_t draw = 0; draw < options.simulate; ++draw) {
+    const sweep::Makespans made = sweep::simulate(simulation, static_cast<uint64_t>(draw));
+    placed.push_back(made.placed / made.bound);
+    one_by_one.push_back(made.one_by_one / made.bound);
+    fixed.push_back(made.fixed_groups / made.bound);
+    bounds.push_back(made.bound / 3600);
+  }
+  const std::pair<const char*, sweep::Distribution> rows[] = {
+      {"packed", sweep::distribution_of(placed)},
+      {"one after another, at the fastest width", sweep::distribution_of(one_by_one)},
+      {"equal groups, the best number in hindsight", sweep::distribution_of(fixed)}};
+  fmt::print("sweep {}: {} runs on {} ranks of {}, {} draws of speeds within {:.0f} % of the estimates\n", sweep.name,
+             sweep.runs.size(), machine.ranks, options.device, options.simulate, 100 * simulation.error);
+  fmt::print("no placement ends before {:.3g} hours (median of the draws); the end over that bound:\n",
+             sweep::distribution_of(bounds).median);
+  fmt::print("{:<44} {:>8} {:>8}\n", "", "median", "95 %");
+  for (const auto& [name, over_bound] : rows)
+    fmt::print("{:<44} {:>8.3f} {:>8.3f}\n", name, over_bound.median, over_bound.p95);
+  return ExitCode::kDone;
 }
 
 ExitCode print_status(const Options& options) {
@@ -219,12 +251,17 @@ class Launch {
     coordinate::CoordinatorOptions options{
         .placement = {.node_ranks = machine.node_ranks, .whole = sweep_.whole || world_.size() == 1},
         .speeds = {},
+        .step_flops = {},
         .left_out = left_out_,
         .time_limit_s = time_limit_s(),
         .quiet = options_.json};
     // On a CPU a save and a start take seconds.
     if (!machine.on_gpu) options.placement.change_s = 5;
-    for (const sweep::SweepRun& run : sweep_.runs) options.speeds.push_back(sweep::speeds_of(run, throughput, machine));
+    for (const sweep::SweepRun& run : sweep_.runs) {
+      options.speeds.push_back(sweep::speeds_of(run, throughput, machine));
+      options.step_flops.push_back(
+          scaling::training_flops(sweep::shape_of(run.config, run.tokens), static_cast<double>(run.config.train.batch)));
+    }
     return options;
   }
 
@@ -269,6 +306,7 @@ ExitCode run(const Options& options) {
   }
   if (options.file.empty()) throw UserError("no sweep file given; see var_sweep --help");
   if (options.plan) return print_plan(options);
+  if (options.simulate > 0) return print_simulation(options);
   if (options.status) return print_status(options);
   if (!options.csv.empty()) return write_csv(options);
   const auto world = comm::open_world();
@@ -305,10 +343,13 @@ ExitCode parse_and_run(int argc, char** argv) {
   auto* calibrate =
       app.add_flag("--calibrate", options.calibrate, "measure the speed of each depth");
   auto* csv = app.add_option("--csv", options.csv, "write every table as CSV into this folder and stop");
-  plan->excludes(status)->excludes(calibrate);
+  auto* simulate = app.add_option("--simulate", options.simulate,
+                                  "what the placement makes of the sweep on --ranks, in so many draws, and stop")
+                       ->check(CLI::Range(1, 100000));
+  plan->excludes(status)->excludes(calibrate)->excludes(simulate);
   status->excludes(calibrate);
   for (auto* of_training : {retry, expiry, limit})
-    of_training->excludes(plan)->excludes(status)->excludes(calibrate)->excludes(csv);
+    of_training->excludes(plan)->excludes(status)->excludes(calibrate)->excludes(csv)->excludes(simulate);
   csv->excludes(plan)->excludes(status)->excludes(calibrate);
   app.add_flag("--json", options.json, "tables as JSON on stdout, no progress line");
   app.add_flag("--help-config", options.help_config, "every setting of a run, with its default");

@@ -31,6 +31,10 @@ int64_t new_group_number() {
   return ++newest;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 bool take_switch(const std::filesystem::path& path) {
   std::error_code error;
   return std::filesystem::remove(path, error);
@@ -61,8 +65,47 @@ void Coordinator::finish() {
   if (failure_) std::rethrow_exception(failure_);
 }
 
-void Coordinator::say(const std::string& sentence) const {
-  if (!options_.quiet) std::fputs((sentence + "\n").c_str(), stderr);
+void Coordinator::say(const std::string& sentence) {
+  if (options_.quiet) return;
+  if (progress_)
+    progress_->say(sentence);
+  else
+    std::fputs((sentence + "\n").c_str(), stderr);
+}
+
+// Of what is not done: also what other jobs may do of it.
+void Coordinator::open_progress() {
+  if (!several_at_once() || options_.quiet) return;
+  double gflop = 0;
+  for (size_t i = 0; i < sweep_.runs.size(); ++i) {
+    const sweep::SweepRun& run = sweep_.runs[i];
+    const sweep::RunStatus status = ledger_.status(run.id);
+    if (tried_.contains(run.id) || status.state == sweep::RunState::kDone) continue;
+    const int64_t first = run.branch ? std::max(status.step, run.branch->step) : status.step;
+    counted_[static_cast<int64_t>(i)] = first;
+    gflop += options_.step_flops.at(i) * static_cast<double>(sweep::steps_of(run.config) - first) / 1e9;
+  }
+  if (gflop >= 1) progress_.emplace(sweep_.name, static_cast<int64_t>(gflop), "GFLOP");
+}
+
+void Coordinator::count_steps(const Group& group, int64_t step) {
+  if (!progress_ || !counted_.contains(group.run)) return;
+  int64_t& counted = counted_.at(group.run);
+  if (step <= counted) return;
+  uncounted_gflop_ += options_.step_flops.at(static_cast<size_t>(group.run)) * static_cast<double>(step - counted) / 1e9;
+  counted = step;
+  const auto whole = static_cast<int64_t>(uncounted_gflop_);
+  uncounted_gflop_ -= static_cast<double>(whole);
+  progress_->advance(whole);
+  std::vector<std::string> parts;
+  for (const auto& [number, each] : groups_)
+    parts.push_back(fmt::format("{} {:.0f} %", id_of(each.run),
+                                100.0 * static_cast<double>(each.step) /
+                                    static_cast<double>(sweep::steps_of(sweep_.runs[static_cast<size_t>(each.run)].config))));
+  constexpr size_t kMostNamed = 4;
+  const size_t more = parts.size() > kMostNamed ? parts.size() - kMostNamed : 0;
+  parts.resize(parts.size() - more);
+  progress_->note(fmt::format("{}{}", fmt::join(parts, ", "), more > 0 ? fmt::format(" and {} more", more) : ""));
 }
 
 void Coordinator::work() {
@@ -83,6 +126,7 @@ void Coordinator::work() {
 }
 
 void Coordinator::loop() {
+  if (!progress_) open_progress();
   look_around();
   while (!abandoned_) {
     act();
@@ -91,7 +135,11 @@ void Coordinator::loop() {
     for (; letter; letter = post_->take(kCoordinatorBox, 0)) read(*letter);
     look_around();
   }
+  if (progress_) progress_->finish();
   const ExitCode code = failure_ ? ExitCode::kFailure : exit_code();
+  if (in_runs_s_ > 0 && several_at_once())
+    say(fmt::format("{:.2f} % of the ranks' time was given to runs",
+                    100 * in_runs_s_ / (static_cast<double>(ranks_) * seconds_since(begin_))));
   for (int rank = 0; rank < ranks_ && !abandoned_; ++rank)
     order(rank, {.kind = Order::Kind::kEnd, .exit_code = static_cast<int>(code)});
 }
@@ -123,6 +171,7 @@ void Coordinator::read(const comm::Letter& letter) {
       if (found == groups_.end()) return;
       Group& group = found->second;
       group.step = report.step;
+      count_steps(group, report.step);
       longest_save_s_ = std::max(longest_save_s_, report.save_s);
       const auto steps = sweep::steps_of(sweep_.runs[static_cast<size_t>(group.run)].config);
       if (!group.asked)
@@ -139,7 +188,9 @@ void Coordinator::read(const comm::Letter& letter) {
 void Coordinator::came_back(int64_t number, Group group) {
   VARSCALE_CHECK(group.ended, "group {} has come back without a word", number);
   const Report& report = *group.ended;
+  in_runs_s_ += static_cast<double>(group.ranks.size()) * seconds_since(group.since);
   const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(group.run)];
+  if (report.end == Report::End::kDone || report.end == Report::End::kStopped) count_steps(group, report.step);
   if (report.end == Report::End::kStopped && group.asked && !stopping_ && !tried_.contains(run.id)) {
     placement_.returned(group.run, static_cast<double>(sweep::steps_of(run.config) - report.step));
     returned_.emplace(group.run, std::move(group.claim));
@@ -150,7 +201,7 @@ void Coordinator::came_back(int64_t number, Group group) {
   tried_.insert(run.id);
   switch (report.end) {
     case Report::End::kDone:
-      say(fmt::format("var_sweep: {} is done", run.id));
+      if (several_at_once()) say(fmt::format("{} is done", run.id));
       looked_ = begin_ - std::chrono::hours(1);  // its branches may wait for it
       return;
     case Report::End::kStopped:
@@ -175,18 +226,16 @@ void Coordinator::stop(const std::string& why) {
   stopped_ = true;
   if (stopping_) return;
   stopping_ = true;
-  if (!why.empty()) say("var_sweep: " + why);
+  if (!why.empty()) say(why);
   for (auto& [number, group] : groups_) order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
 }
 
 void Coordinator::look_around() {
-  const auto now = Clock::now();
-  if (std::chrono::duration<double>(now - looked_).count() < kLookEvery_s) return;
-  looked_ = now;
+  if (seconds_since(looked_) < kLookEvery_s) return;
+  looked_ = Clock::now();
   if (const std::string failure = ledger_.take_job_failure(); !failure.empty())
     std::fputs(fmt::format("var_sweep: {}; other jobs may take this one for dead\n", failure).c_str(), stderr);
-  const double spent_s = std::chrono::duration<double>(now - begin_).count();
-  if (options_.time_limit_s && spent_s > *options_.time_limit_s - kMargin_s - 3 * longest_save_s_ && !stopping_)
+  if (options_.time_limit_s && seconds_since(begin_) > *options_.time_limit_s - kMargin_s - 3 * longest_save_s_ && !stopping_)
     stop("the time limit is near: every run saves and stops");
   obey_switches();
   find_runs();
@@ -200,7 +249,7 @@ void Coordinator::obey_switches() {
     if (take_switch(folder / "save") || save_all)
       order(group.ranks.front(), {.kind = Order::Kind::kSave, .group = number});
     if (is_switched_off(id_of(group.run)) && tried_.insert(id_of(group.run)).second) {
-      say(fmt::format("var_sweep: {} stops: there is a file `stop` in its folder", id_of(group.run)));
+      say(fmt::format("{} stops: there is a file `stop` in its folder", id_of(group.run)));
       group.asked = true;
       order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
     }
@@ -231,11 +280,11 @@ bool Coordinator::start(const sweep::Start& start) {
   if (const auto found = returned_.find(start.run); found != returned_.end()) {
     claim.emplace(std::move(found->second));
     returned_.erase(found);
-  } else if (auto taken = ledger_.take(run)) {
+  } else if (auto taken = sweep::may_start(run, ledger_) ? ledger_.take(run) : std::nullopt) {
     claim.emplace(std::move(*taken));
     ledger_.start(run, claim->attempt());
   }
-  if (!claim) {  // another job was faster
+  if (!claim) {  // another job was faster, or had it meanwhile
     placement_.ended(start.run);
     placed_.erase(start.run);
     return false;
@@ -247,12 +296,12 @@ bool Coordinator::start(const sweep::Start& start) {
                     .ranks = start.ranks,
                     .attempt = claim->attempt().text()};
   groups_.emplace(number, Group{.run = start.run, .ranks = start.ranks, .claim = std::move(*claim), .idle = 0,
-                                .asked = false, .step = 0, .ended = {}});
+                                .asked = false, .step = 0, .ended = {}, .since = Clock::now()});
   for (const int rank : start.ranks) {
     idle_[static_cast<size_t>(rank)] = false;
     order(rank, train);
   }
-  if (ranks_ > 1 && !options_.placement.whole) say(fmt::format("var_sweep: {} trains on {}", run.id, words(start.ranks)));
+  if (several_at_once()) say(fmt::format("{} trains on {}", run.id, words(start.ranks)));
   return true;
 }
 
@@ -277,7 +326,8 @@ bool Coordinator::finished() {
   // Jobs that have died without a trace look for a while like those that train.
   for (const sweep::HeldRun& run : sweep::held_elsewhere(sweep_, ledger_, tried_))
     if (run.holder.life == sweep::Life::kUnknown) return false;
-  return true;
+  find_runs();  // one of them may just have been found dead
+  return placement_.idle();
 }
 
 // Done; or a run has failed, now or too often before; or other jobs have what is not done.
@@ -297,7 +347,7 @@ ExitCode Coordinator::exit_code() {
   for (const sweep::SweepRun& run : sweep_.runs) {
     if (!is_switched_off(run.id)) continue;
     held.insert(run.id);
-    say(fmt::format("var_sweep: {} is left out while there is a file `stop` in its folder", run.id));
+    say(fmt::format("{} is left out while there is a file `stop` in its folder", run.id));
   }
   for (const sweep::SweepRun& run : sweep_.runs) {
     const sweep::RunStatus status = ledger_.status(run.id);

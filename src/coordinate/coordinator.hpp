@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/progress.hpp"
 #include "comm/communicator.hpp"
 #include "comm/post.hpp"
 #include "coordinate/letters.hpp"
@@ -36,6 +37,7 @@ namespace varscale::coordinate {
 struct CoordinatorOptions {
   sweep::PlacementOptions placement;
   std::vector<std::vector<sweep::Speed>> speeds;  // by run of the sweep
+  std::vector<double> step_flops;                 // by run: of one update, for the progress line
   std::set<std::string> left_out;                 // runs that this launch does not train
   std::optional<double> time_limit_s;             // of the launch; stops before it, by what a checkpoint takes
   bool quiet = false;                             // no lines about runs that start and end
@@ -61,6 +63,7 @@ class Coordinator {
     bool asked = false;  // to give its ranks back
     int64_t step = 0;
     std::optional<Report> ended;
+    Clock::time_point since;
   };
 
   void work();
@@ -76,7 +79,10 @@ class Coordinator {
   void stop(const std::string& why);
   bool finished();
   base::ExitCode exit_code();
-  void say(const std::string& sentence) const;
+  void say(const std::string& sentence);
+  void open_progress();
+  void count_steps(const Group& group, int64_t step);
+  bool several_at_once() const { return ranks_ > 1 && !options_.placement.whole; }  // else runs have progress lines
   void order(int rank, const Order& order) { post_->send(rank, kWorkerBox, order.text()); }
   const std::string& id_of(int64_t run) const { return sweep_.runs[static_cast<size_t>(run)].id; }
 
@@ -94,6 +100,10 @@ class Coordinator {
   std::vector<bool> idle_;
   bool stopping_ = false, stopped_ = false, users_fault_ = false;
   double longest_save_s_ = 0;
+  double in_runs_s_ = 0;  // rank-seconds
+  std::optional<base::Progress> progress_;  // of the whole sweep, in GFLOP
+  std::map<int64_t, int64_t> counted_;      // by run: updates that are in it
+  double uncounted_gflop_ = 0;              // less than one
   const Clock::time_point begin_ = Clock::now();
   Clock::time_point looked_ = begin_ - std::chrono::hours(1);
   std::exception_ptr failure_;

@@ -112,17 +112,18 @@ ExitCode Worker::work() {
   }
 }
 
-// On the first rank, between runs and not too often: it reads the records of every run.
+// On the first rank, between runs and for a hundredth of the time at most: it reads the records of every run.
 void Worker::gather() {
-  constexpr double kEvery_s = 60;
-  if (world_.rank() > 0 || seconds_since(gathered_) < kEvery_s) return;
+  constexpr double kLeast_s = 60, kOverCost = 100;
+  if (world_.rank() > 0 || seconds_since(gathered_) < std::max(kLeast_s, kOverCost * gather_s_)) return;
+  const Clock::time_point begin = Clock::now();
   sweep::write_sweep_file(sweep_, ledger_);
   gathered_ = Clock::now();
+  gather_s_ = seconds_since(begin);
 }
 
 // Orders that have come for the group in training.
 void Worker::listen(int64_t group, train::Wish& wish) {
-  wish.save = false;
   while (const auto letter = post_->take(kWorkerBox, 0)) {
     const Order order = Order::parse(letter->text);
     if (order.group != group) continue;
@@ -158,7 +159,10 @@ void Worker::train(const Order& order) {
   if (before_step_) job.before_step = [&](int64_t step) { before_step_(run.id, *group, step); };
   if (first) {
     job.before_publish = [&] { attempt.require_held(); };
-    job.on_save = [&](double seconds) { narrator.saved(seconds); };
+    job.on_save = [&](double seconds) {
+      narrator.saved(seconds);
+      wish.save = false;
+    };
     job.wish = [&] {
       listen(order.group, wish);
       return train::Wish{wish.stop || narrator.lost(), wish.save};

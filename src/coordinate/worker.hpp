@@ -49,6 +49,7 @@ class Worker {
   int64_t host_ranks_ = 1;
   bool told_ = false;  // that this rank was signalled
   std::chrono::steady_clock::time_point gathered_ = std::chrono::steady_clock::now();  // sweep.h5
+  double gather_s_ = 0;  // what that took
   std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
 };
 

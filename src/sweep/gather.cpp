@@ -73,12 +73,7 @@ std::optional<records::RunTables> rows_of(const Ledger& ledger, const std::strin
   // A run that is said to be in training may be written just now: a reader without locks would see half of it.
   if (state != RunState::kRunning)
     if (auto tables = try_read(run)) return tables;
-  std::error_code error;
-  std::vector<fs::path> copies = checkpoint_copies(ledger.run_folder(id));
-  // run.h5 may be a link into a folder with checkpoints of its own.
-  if (const fs::path target = fs::canonical(run, error); copies.empty() && !error)
-    copies = checkpoint_copies(target.parent_path());
-  for (const fs::path& copy : copies)
+  for (const fs::path& copy : checkpoint_copies(ledger.run_folder(id)))
     if (auto tables = try_read(copy)) return tables;
   return std::nullopt;
 }

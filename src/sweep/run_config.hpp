@@ -113,7 +113,7 @@ struct TrainConfig {
     v.field("data_seed", data_seed, "order of the images");
     v.field("precision", precision, "dtype of the matrix products", OneOf{"fp32", "bf16"});
     v.field("micro_batch", micro_batch, "images a backward pass on one rank; 0: the rank's whole share", Range<int64_t>::at_least(0), Identity::kNo);
-    v.field("save_every_min", save_every_min, "minutes between checkpoints", Range<double>::positive(), Identity::kNo);
+    v.field("save_every_min", save_every_min, "most minutes between checkpoints", Range<double>::positive(), Identity::kNo);
     v.field("keep", keep, "newest checkpoints kept", Range<int64_t>::at_least(1), Identity::kNo);
     v.field("keep_at", keep_at, "images seen, as in '4e6 16e6', whose checkpoints are kept for ever", Identity::kNo);
     v.field("max_skipped", max_skipped, "updates in a row that are skipped because loss or gradient is not finite, before the run fails", Range<int64_t>::at_least(0), Identity::kNo);

@@ -67,6 +67,7 @@ class Sweeps {
       ledger.emplace(sweep::Ledger::open(sweep, sweep::make_plan(sweep, throughput, machine)));
       coordinate::CoordinatorOptions options{.placement = {.change_s = 0.1, .whole = whole},
                                              .speeds = {},
+                                             .step_flops = {},
                                              .left_out = {},
                                              .time_limit_s = time_limit_s,
                                              .quiet = true};

@@ -22,6 +22,7 @@ from support import (DONE, STOPPED, check, checkpoints, command, descendants, en
 
 SWEEP = """
 name: shared
+placement: whole
 defaults:
   tokens: tokens.h5
   train: {batch: 8, images: %d, save_every_min: 0.003}

@@ -16,8 +16,14 @@ Sweep sweep_in(const fs::path& folder, const std::string& depths) {
                   depths + "}]\n");
 }
 
-Ledger claim(const Sweep& sweep) {
-  return Ledger::claim(sweep, make_plan(sweep, Throughput("cpu"), machine_of("cpu", 1)));
+Ledger open(const Sweep& sweep) {
+  return Ledger::open(sweep, make_plan(sweep, Throughput("cpu"), machine_of("cpu", 1)));
+}
+
+Claim start(const Ledger& ledger, const SweepRun& run) {
+  Claim claim = std::move(ledger.take(run).value());
+  ledger.start(run, claim.attempt());
+  return claim;
 }
 
 records::RunTables tables_of(int64_t steps) {
@@ -38,10 +44,10 @@ void save_checkpoint(const fs::path& run, const std::string& name, const records
 TEST(Gather, ReadsARunInTrainingFromItsNewestCheckpoint) {
   const TemporaryFolder folder;
   const Sweep sweep = sweep_in(folder.path(), "[1]");
-  const Ledger ledger = claim(sweep);
+  const Ledger ledger = open(sweep);
   const SweepRun& run = sweep.runs[0];
   EXPECT_FALSE(rows_of(ledger, run.id));
-  ledger.start(run);
+  const Claim claim = start(ledger, run);
   const fs::path own = ledger.run_folder(run.id);
   records::write_run(own / "run.h5", tables_of(90));  // the writer's: a reader without locks sees any state of it
   EXPECT_FALSE(rows_of(ledger, run.id));
@@ -57,38 +63,24 @@ TEST(Gather, ReadsARunInTrainingFromItsNewestCheckpoint) {
   EXPECT_THAT(table, HasSubstr("4.7500"));
   EXPECT_THAT(table, HasSubstr("health"));
 
-  ledger.stop(run, 90);
+  ledger.stop(run, claim.attempt(), 90);
   EXPECT_EQ(rows_of(ledger, run.id)->steps.size(), 90u);
   base::write_file_atomic(own / "run.h5", "damaged by a kill");
   EXPECT_EQ(rows_of(ledger, run.id)->steps.size(), 60u);
-}
-
-TEST(Gather, FindsCheckpointsBesideTheFileThatRunH5LeadsTo) {
-  const TemporaryFolder folder;
-  const Sweep sweep = sweep_in(folder.path(), "[1]");
-  const Ledger ledger = claim(sweep);
-  ledger.start(sweep.runs[0]);
-  const fs::path own = ledger.run_folder(sweep.runs[0].id);
-  save_checkpoint(own / "attempt-1", "step-000000005", tables_of(5), true);
-  records::write_run(own / "attempt-1/run.h5", tables_of(7));
-  fs::create_symlink("attempt-1/run.h5", own / "run.h5");
-  EXPECT_EQ(rows_of(ledger, sweep.runs[0].id)->steps.size(), 5u);
-  ledger.finish(sweep.runs[0]);
-  EXPECT_EQ(rows_of(ledger, sweep.runs[0].id)->steps.size(), 7u);
 }
 
 // A spike at step 55 and an update skipped at 56.
 TEST(Gather, StatusShowsHealth) {
   const TemporaryFolder folder;
   const Sweep sweep = sweep_in(folder.path(), "[1, 2]");
-  const Ledger ledger = claim(sweep);
-  ledger.start(sweep.runs[0]);
+  const Ledger ledger = open(sweep);
+  const Claim claim = start(ledger, sweep.runs[0]);
   records::RunTables tables = tables_of(60);
   for (records::StepRow& row : tables.steps) row.loss_mean = 5, row.busy_min_s = row.busy_max_s;
   tables.steps[54].loss_mean = 6;
   tables.steps[55].skipped = 1;
   records::write_run(ledger.run_folder(sweep.runs[0].id) / "run.h5", tables);
-  ledger.finish(sweep.runs[0]);
+  ledger.finish(sweep.runs[0], claim.attempt());
   const auto rows = summarise(sweep, ledger);
   EXPECT_THAT(summary_table("q", rows), HasSubstr("1 skipped, 1 spike (step 55)"));
   const auto json = summary_json("q", rows);
@@ -102,13 +94,13 @@ class GatheredSweep : public testing::Test {
  protected:
   void SetUp() override {
     const Sweep before = sweep_in(folder_.path(), "[1, 2]");
-    const Ledger ledger = claim(before);
+    const Ledger ledger = open(before);
     for (size_t i = 0; i < 2; ++i) {
-      ledger.start(before.runs[i]);
+      const Claim claim = start(ledger, before.runs[i]);
       records::RunTables tables = tables_of(10);
       tables.steps[3].loss_mean = 0.1;  // seventeen digits
       records::write_run(ledger.run_folder(before.runs[i].id) / "run.h5", tables);
-      ledger.finish(before.runs[i]);
+      ledger.finish(before.runs[i], claim.attempt());
     }
     gone_ = before.runs[0].id;
   }
@@ -118,7 +110,7 @@ class GatheredSweep : public testing::Test {
 
 TEST_F(GatheredSweep, HasOneRowAndOneLinkARun) {
   const Sweep sweep = sweep_in(folder_.path(), "[2, 3]");
-  const Ledger ledger = claim(sweep);
+  const Ledger ledger = open(sweep);
   write_sweep_file(sweep, ledger);
   EXPECT_EQ(records::run_python(R"(
 import sys, h5py
@@ -139,7 +131,7 @@ print("read")
 
 TEST_F(GatheredSweep, CsvIsWhatH5pyReads) {
   const Sweep sweep = sweep_in(folder_.path(), "[2, 3]");
-  const Ledger ledger = claim(sweep);
+  const Ledger ledger = open(sweep);
   write_sweep_file(sweep, ledger);
   EXPECT_EQ(export_csv(sweep, ledger, folder_ / "csv"), 2);
   EXPECT_EQ(records::run_python(R"(
@@ -168,7 +160,7 @@ print("equal")
 
 TEST_F(GatheredSweep, CsvNeedsAFolderThatCanBeWritten) {
   const Sweep sweep = sweep_in(folder_.path(), "[2]");
-  const Ledger ledger = claim(sweep);
+  const Ledger ledger = open(sweep);
   folder_.write("blocker", "a file");
   EXPECT_THROW(export_csv(sweep, ledger, folder_ / "blocker/csv"), base::UserError);
 }

@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <map>
+#include <sstream>
 #include <string>
 
 #include "base/error.hpp"
@@ -152,6 +155,35 @@ TEST(StepTime, UsefulWidthsMakeTheLargestShareSmaller) {
   EXPECT_THAT(scaling::useful_widths(8, 8, 8), ElementsAre(1, 2, 3, 4, 8));
   EXPECT_THAT(scaling::useful_widths(64, 32, 8), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 16, 24, 32));
   EXPECT_THAT(scaling::useful_widths(4, 100, 8), ElementsAre(1, 2, 4));
+}
+
+// The speeds that placements of sweeps/depth.yaml on H200s begin with, before anything is measured.
+TEST(StepTime, SpeedsOfTheDepthSweepAreThoseOfTheTable) {
+  const std::string source = std::getenv("VARSCALE_SOURCE");
+  const Sweep sweep = load_sweep(source + "/sweeps/depth.yaml", {}, Purpose::kPlan);
+  std::map<int64_t, std::vector<Speed>> table;
+  std::ifstream file(source + "/tests/fixtures/throughput_h200.csv");
+  std::string line;
+  std::getline(file, line);
+  ASSERT_EQ(line, "depth,ranks,steps_per_s");
+  while (std::getline(file, line)) {
+    std::istringstream row(line);
+    int64_t depth = 0;
+    Speed speed;
+    char comma = 0;
+    row >> depth >> comma >> speed.ranks >> comma >> speed.steps_per_s;
+    table[depth].push_back(speed);
+  }
+  ASSERT_EQ(table.size(), 13U);
+  for (const SweepRun& run : sweep.runs) {
+    const std::vector<Speed> speeds = speeds_of(run, Throughput("h200"), machine_of("h200", 512));
+    const std::vector<Speed>& expected = table.at(run.config.model.depth);
+    ASSERT_EQ(speeds.size(), expected.size()) << run.id;
+    for (size_t i = 0; i < speeds.size(); ++i) {
+      EXPECT_EQ(speeds[i].ranks, expected[i].ranks);
+      EXPECT_NEAR(speeds[i].steps_per_s, expected[i].steps_per_s, 1e-5 * expected[i].steps_per_s);
+    }
+  }
 }
 
 TEST(Simulation, TheBoundIsTheLargerOfAreaAndLongestRun) {

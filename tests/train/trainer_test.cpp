@@ -245,12 +245,12 @@ TEST(Trainer, KeepsTheCheckpointsOfChosenBudgets) {
             (std::vector<int64_t>{4, 10, 20}));
 }
 
-TEST(Trainer, GivesUpInGoodOrderWhenItIsTold) {
+TEST(Trainer, StopsInGoodOrderWhenThatIsWished) {
   Tiny tiny;
   train::TrainJob job = tiny.job("run");
   int64_t now = 0;
   job.on_step = [&](int64_t step, double) { now = step; };
-  job.give_up = [&] { return now >= 7; };
+  job.wish = [&] { return train::Wish{.stop = now >= 7, .save = false}; };
   const train::Outcome outcome = tiny.run(job);
   EXPECT_EQ(outcome.state, train::Outcome::State::kStopped);
   // The ranks speak of it when the step's row is complete, or at the next.
