@@ -7,8 +7,6 @@
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
-#include <map>
-#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -21,8 +19,9 @@
 #include "comm/communicator.hpp"
 #include "comm/probe.hpp"
 #include "coordinate/coordinator.hpp"
+#include "coordinate/run_jobs.hpp"
 #include "coordinate/worker.hpp"
-#include "records/token_file.hpp"
+#include "records/run_file.hpp"
 #include "scaling/count.hpp"
 #include "sweep/gather.hpp"
 #include "sweep/ledger.hpp"
@@ -71,6 +70,15 @@ sweep::Throughput throughput_for(const Options& options, const sweep::Sweep& swe
   return throughput;
 }
 
+// The sweep for those who only look: a missing token file may be assumed.
+sweep::Sweep sweep_to_look_at(const Options& options) {
+  return sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+}
+
+scaling::Machine planned_machine(const Options& options) {
+  return sweep::machine_of(options.device, std::max<int64_t>(1, options.ranks));
+}
+
 void print_help_config() {
   for (const base::ConfigHelpLine& line : sweep::setting_keys())
     fmt::print("{:<28} {:<10} {}  ({}{})\n", line.key, line.default_value, line.help, line.range,
@@ -78,11 +86,9 @@ void print_help_config() {
 }
 
 ExitCode print_plan(const Options& options) {
-  const sweep::Sweep sweep =
-      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  const sweep::Sweep sweep = sweep_to_look_at(options);
   const sweep::Ledger ledger = sweep::Ledger::look(sweep);
-  const sweep::Plan plan = sweep::make_plan(sweep, throughput_for(options, sweep, ledger),
-                                            sweep::machine_of(options.device, std::max<int64_t>(1, options.ranks)));
+  const sweep::Plan plan = sweep::make_plan(sweep, throughput_for(options, sweep, ledger), planned_machine(options));
   if (options.json)
     fmt::print("{}\n", sweep::plan_json(plan).dump(2));
   else
@@ -101,10 +107,9 @@ void print_summary(const Options& options, const sweep::Sweep& sweep, const swee
 
 // What the placement makes of the sweep on so many ranks, in draws of speeds that it does not know.
 ExitCode print_simulation(const Options& options) {
-  const sweep::Sweep sweep =
-      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  const sweep::Sweep sweep = sweep_to_look_at(options);
   const auto throughput = throughput_for(options, sweep, sweep::Ledger::look(sweep));
-  const scaling::Machine machine = sweep::machine_of(options.device, std::max<int64_t>(1, options.ranks));
+  const scaling::Machine machine = planned_machine(options);
   sweep::Simulation simulation{.ranks = machine.ranks, .node_ranks = machine.node_ranks};
   for (const sweep::SweepRun& run : sweep.runs)
     simulation.runs.push_back(
@@ -132,15 +137,13 @@ ExitCode print_simulation(const Options& options) {
 }
 
 ExitCode print_status(const Options& options) {
-  const sweep::Sweep sweep =
-      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  const sweep::Sweep sweep = sweep_to_look_at(options);
   print_summary(options, sweep, sweep::Ledger::look(sweep));
   return ExitCode::kDone;
 }
 
 ExitCode write_csv(const Options& options) {
-  const sweep::Sweep sweep =
-      sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kPlan);
+  const sweep::Sweep sweep = sweep_to_look_at(options);
   const int64_t with_rows = sweep::export_csv(sweep, sweep::Ledger::look(sweep), options.csv);
   fmt::print("{}: summary.csv, and the tables of {} runs\n", options.csv, with_rows);
   return ExitCode::kDone;
@@ -160,24 +163,20 @@ class Launch {
   }
 
   ExitCode train() {
+    std::optional<coordinate::Coordinator> coordinator;  // on the first rank
     comm::agree_on(world_, "sweep folder", [&] {
       const comm::Libraries libraries = comm::probe_libraries();
       if (std::ranges::any_of(sweep_.runs, [](const auto& run) { return run.config.train.device != "cpu"; }))
         comm::require_usable(libraries);
       if (!is_first()) return;
       const auto throughput = throughput_for(options_, sweep_, sweep::Ledger::look(sweep_));
-      const sweep::Plan plan = sweep::make_plan(
-          sweep_, throughput, sweep::machine_of(options_.device, world_.size()));
+      const scaling::Machine machine = sweep::machine_of(options_.device, world_.size());
+      const sweep::Plan plan = sweep::make_plan(sweep_, throughput, machine);
       ledger_.emplace(sweep::Ledger::open(sweep_, plan, {.expiry_s = options_.claim_expiry_s}));
       if (!options_.json) fmt::print(stderr, "{}\n\n{}\n", comm::line(libraries), sweep::plan_table(plan));
-      if (!options_.retry_failed) return;
-      for (const sweep::SweepRun& run : sweep_.runs)
-        if (!left_out_.contains(run.id) && ledger_->forgive(run))
-          fmt::print(stderr, "{}: tried again, though it has failed {} times\n", run.id, sweep::kMostFailures);
+      if (options_.retry_failed) forgive();
+      coordinator.emplace(sweep_, *ledger_, world_.post(), world_.size(), coordinator_options(throughput, machine));
     });
-    std::optional<coordinate::Coordinator> coordinator;
-    if (is_first())
-      coordinator.emplace(sweep_, *ledger_, world_.post(), world_.size(), coordinator_options());
     const ExitCode code = coordinate::Worker(sweep_, world_, stop_, options_.json).work();
     comm::agree_on(world_, "sweep", [&] {
       if (!coordinator) return;
@@ -194,6 +193,7 @@ class Launch {
     std::vector<sweep::MeasuredRate> rates;
     std::set<std::pair<int64_t, std::string>> seen;
     const auto scratch = sweep_.output / "calibration";
+    coordinate::RunJobs jobs(sweep_);
     for (sweep::SweepRun run : sweep_.runs) {
       if (run.config.train.device != "cpu" && !options_.device_given)
         throw UserError("--calibrate with train.device {}: name the device, as in --device h200",
@@ -208,7 +208,9 @@ class Launch {
         std::filesystem::remove_all(folder);
         std::filesystem::create_directories(folder);
       });
-      const auto outcome = train::train(job_of(run, folder), tokens_of(run), world_, stop_);
+      train::TrainJob job = jobs.job_of(run, folder);
+      job.quiet = options_.json;
+      const auto outcome = train::train(job, jobs.tokens_of(run), world_, stop_);
       if (outcome.state == train::Outcome::State::kStopped) return ExitCode::kStopped;
       if (is_first()) {
         const double rate =
@@ -245,9 +247,15 @@ class Launch {
     if (!found) throw UserError("--only {}: no such run; the sweep has {}", id, known);
   }
 
-  coordinate::CoordinatorOptions coordinator_options() const {
-    const auto throughput = throughput_for(options_, sweep_, *ledger_);
-    const scaling::Machine machine = sweep::machine_of(options_.device, world_.size());
+  // Runs that have failed too often are tried again.
+  void forgive() {
+    for (const sweep::SweepRun& run : sweep_.runs)
+      if (!left_out_.contains(run.id) && ledger_->forgive(run))
+        fmt::print(stderr, "{}: tried again, though it has failed {} times\n", run.id, sweep::kMostFailures);
+  }
+
+  coordinate::CoordinatorOptions coordinator_options(const sweep::Throughput& throughput,
+                                                     const scaling::Machine& machine) const {
     coordinate::CoordinatorOptions options{
         .placement = {.node_ranks = machine.node_ranks, .whole = sweep_.whole || world_.size() == 1},
         .speeds = {},
@@ -274,29 +282,12 @@ class Launch {
     return left > 0 ? std::optional(left) : std::nullopt;
   }
 
-  const records::TokenFile& tokens_of(const sweep::SweepRun& run) {
-    auto& file = files_[run.config.tokens];
-    if (!file) file = std::make_unique<records::TokenFile>(run.config.tokens);
-    return *file;
-  }
-
-  train::TrainJob job_of(const sweep::SweepRun& run, const std::filesystem::path& folder) const {
-    train::TrainJob job;
-    job.run = run.config;
-    job.facts = run.tokens;
-    job.sweep = sweep_.name;
-    job.folder = folder;
-    job.quiet = options_.json;
-    return job;
-  }
-
   const Options& options_;
   comm::Communicator& world_;
   base::StopSignals stop_;
   sweep::Sweep sweep_;
   std::set<std::string> left_out_;       // by --only
   std::optional<sweep::Ledger> ledger_;  // on the first rank
-  std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
 };
 
 ExitCode run(const Options& options) {

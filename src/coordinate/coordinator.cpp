@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "base/clock.hpp"
 #include "sweep/branches.hpp"
 
 namespace varscale::coordinate {
@@ -14,6 +15,7 @@ namespace varscale::coordinate {
 namespace {
 
 using base::ExitCode;
+using base::seconds_since;
 
 constexpr double kLookEvery_s = 0.5;  // for switches and for runs that have become free
 constexpr double kMargin_s = 30;      // before a time limit, beside three of the longest saves
@@ -31,10 +33,6 @@ int64_t new_group_number() {
   return ++newest;
 }
 
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
 bool take_switch(const std::filesystem::path& path) {
   std::error_code error;
   return std::filesystem::remove(path, error);
@@ -50,8 +48,7 @@ Coordinator::Coordinator(const sweep::Sweep& sweep, const sweep::Ledger& ledger,
       ranks_(ranks),
       options_(std::move(options)),
       placement_(ranks, options_.placement),
-      tried_(options_.left_out),
-      idle_(static_cast<size_t>(ranks), false) {
+      tried_(options_.left_out) {
   thread_ = std::thread([this] { work(); });
 }
 
@@ -119,8 +116,7 @@ void Coordinator::work() {
     } catch (...) {
       if (!failure_) failure_ = std::current_exception();
       stopping_ = true;
-      for (const auto& [number, group] : groups_)
-        if (!group.asked) order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+      ask_all_back();
     }
   }
 }
@@ -155,7 +151,6 @@ void Coordinator::read(const comm::Letter& letter) {
       stop("");
       return;
     case Report::Kind::kIdle:
-      idle_[static_cast<size_t>(letter.from)] = true;
       for (auto it = groups_.begin(); it != groups_.end(); ++it) {
         Group& group = it->second;
         if (std::ranges::find(group.ranks, letter.from) == group.ranks.end()) continue;
@@ -227,7 +222,15 @@ void Coordinator::stop(const std::string& why) {
   if (stopping_) return;
   stopping_ = true;
   if (!why.empty()) say(why);
-  for (auto& [number, group] : groups_) order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+  ask_all_back();
+}
+
+void Coordinator::ask_back(int64_t number, const Group& group) {
+  order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+}
+
+void Coordinator::ask_all_back() {
+  for (const auto& [number, group] : groups_) ask_back(number, group);
 }
 
 void Coordinator::look_around() {
@@ -251,7 +254,7 @@ void Coordinator::obey_switches() {
     if (is_switched_off(id_of(group.run)) && tried_.insert(id_of(group.run)).second) {
       say(fmt::format("{} stops: there is a file `stop` in its folder", id_of(group.run)));
       group.asked = true;
-      order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+      ask_back(number, group);
     }
   }
 }
@@ -261,9 +264,14 @@ void Coordinator::find_runs() {
   for (size_t i = 0; i < sweep_.runs.size(); ++i) {
     const auto number = static_cast<int64_t>(i);
     const sweep::SweepRun& run = sweep_.runs[i];
-    if (placed_.contains(number) || tried_.contains(run.id) || is_switched_off(run.id)) continue;
-    if (!sweep::may_start(run, ledger_)) continue;
-    const int64_t left = sweep::steps_of(run.config) - ledger_.status(run.id).step;
+    if (placed_.contains(number) || tried_.contains(run.id)) continue;
+    const sweep::RunStatus status = ledger_.status(run.id);
+    if (status.state == sweep::RunState::kDone) {  // and stays so: it is not looked at again
+      tried_.insert(run.id);
+      continue;
+    }
+    if (is_switched_off(run.id) || !sweep::may_start(run, ledger_)) continue;
+    const int64_t left = sweep::steps_of(run.config) - status.step;
     placement_.add(number, static_cast<double>(std::max<int64_t>(1, left)), options_.speeds.at(i));
     placed_.insert(number);
   }
@@ -274,7 +282,7 @@ bool Coordinator::is_switched_off(const std::string& id) const {
   return std::filesystem::exists(ledger_.run_folder(id) / "stop", error);
 }
 
-bool Coordinator::start(const sweep::Start& start) {
+void Coordinator::start(const sweep::Start& start) {
   const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(start.run)];
   std::optional<sweep::Claim> claim;
   if (const auto found = returned_.find(start.run); found != returned_.end()) {
@@ -287,7 +295,7 @@ bool Coordinator::start(const sweep::Start& start) {
   if (!claim) {  // another job was faster, or had it meanwhile
     placement_.ended(start.run);
     placed_.erase(start.run);
-    return false;
+    return;
   }
   const int64_t number = new_group_number();
   const Order train{.kind = Order::Kind::kTrain,
@@ -297,12 +305,8 @@ bool Coordinator::start(const sweep::Start& start) {
                     .attempt = claim->attempt().text()};
   groups_.emplace(number, Group{.run = start.run, .ranks = start.ranks, .claim = std::move(*claim), .idle = 0,
                                 .asked = false, .step = 0, .ended = {}, .since = Clock::now()});
-  for (const int rank : start.ranks) {
-    idle_[static_cast<size_t>(rank)] = false;
-    order(rank, train);
-  }
+  for (const int rank : start.ranks) order(rank, train);
   if (several_at_once()) say(fmt::format("{} trains on {}", run.id, words(start.ranks)));
-  return true;
 }
 
 void Coordinator::act() {
@@ -313,14 +317,13 @@ void Coordinator::act() {
     for (auto& [number, group] : groups_) {
       if (group.run != run) continue;
       group.asked = true;
-      order(group.ranks.front(), {.kind = Order::Kind::kGiveBack, .group = number});
+      ask_back(number, group);
     }
   }
 }
 
 bool Coordinator::finished() {
-  if (!groups_.empty()) return false;
-  if (std::ranges::count(idle_, true) < ranks_) return false;
+  if (!groups_.empty() || std::ssize(came_) < ranks_) return false;
   if (stopping_) return true;
   if (!placement_.idle()) return false;
   // Jobs that have died without a trace look for a while like those that train.

@@ -75,7 +75,9 @@ class Coordinator {
   void find_runs();
   bool is_switched_off(const std::string& id) const;
   void act();
-  bool start(const sweep::Start& start);
+  void start(const sweep::Start& start);
+  void ask_back(int64_t number, const Group& group);
+  void ask_all_back();
   void stop(const std::string& why);
   bool finished();
   base::ExitCode exit_code();
@@ -97,7 +99,6 @@ class Coordinator {
   std::set<int64_t> placed_;                  // runs that the placement knows
   std::set<std::string> tried_;               // not again in this launch
   std::set<int> came_;        // ranks that have once said that they are idle
-  std::vector<bool> idle_;
   bool stopping_ = false, stopped_ = false, users_fault_ = false;
   double longest_save_s_ = 0;
   double in_runs_s_ = 0;  // rank-seconds

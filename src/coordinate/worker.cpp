@@ -7,6 +7,7 @@
 #include <chrono>
 #include <optional>
 
+#include "base/clock.hpp"
 #include "base/machine.hpp"
 #include "base/random.hpp"
 #include "nn/device.hpp"
@@ -18,10 +19,9 @@ namespace varscale::coordinate {
 namespace {
 
 using base::ExitCode;
+using base::seconds_since;
 using base::UserError;
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 // How many ranks of the launch run on this one's host. Collective.
 int64_t ranks_of_this_host(comm::Communicator& world) {
@@ -92,7 +92,8 @@ Worker::Worker(const sweep::Sweep& sweep, comm::Communicator& world, const base:
       before_step_(std::move(before_step)),
       post_(world.post()),
       ledger_(sweep::Ledger::look(sweep)),
-      host_ranks_(ranks_of_this_host(world)) {}
+      host_ranks_(ranks_of_this_host(world)),
+      jobs_(sweep) {}
 
 ExitCode Worker::work() {
   report({.kind = Report::Kind::kIdle});
@@ -132,12 +133,6 @@ void Worker::listen(int64_t group, train::Wish& wish) {
   }
 }
 
-const records::TokenFile& Worker::tokens_of(const sweep::SweepRun& run) {
-  auto& file = files_[run.config.tokens];
-  if (!file) file = std::make_unique<records::TokenFile>(run.config.tokens);
-  return *file;
-}
-
 void Worker::train(const Order& order) {
   const sweep::SweepRun& run = sweep_.runs.at(static_cast<size_t>(order.run));
   const auto attempt = sweep::Attempt::parse(order.attempt);
@@ -146,11 +141,7 @@ void Worker::train(const Order& order) {
 
   Narrator narrator(run, attempt, ledger_, order.group);
   train::Wish wish;
-  train::TrainJob job;
-  job.run = run.config;
-  job.facts = run.tokens;
-  job.sweep = sweep_.name;
-  job.folder = attempt.folder;
+  train::TrainJob job = jobs_.job_of(run, attempt.folder);
   job.host_ranks = host_ranks_;
   // One progress line at a time.
   job.quiet = quiet_ || group->size() < world_.size();
@@ -176,7 +167,7 @@ void Worker::train(const Order& order) {
   bool speaks = first, alone = false;
   std::string why;
   try {
-    const train::Outcome outcome = train::train(job, tokens_of(run), *group, stop_);
+    const train::Outcome outcome = train::train(job, jobs_.tokens_of(run), *group, stop_);
     end.step = outcome.step;
     if (outcome.state == train::Outcome::State::kStopped) end.end = Report::End::kStopped;
   } catch (const comm::GroupEnded&) {

@@ -9,7 +9,6 @@
 
 #include <chrono>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 
@@ -17,7 +16,7 @@
 #include "comm/communicator.hpp"
 #include "comm/post.hpp"
 #include "coordinate/letters.hpp"
-#include "records/token_file.hpp"
+#include "coordinate/run_jobs.hpp"
 #include "sweep/ledger.hpp"
 #include "train/trainer.hpp"
 
@@ -37,7 +36,6 @@ class Worker {
   void listen(int64_t group, train::Wish& wish);
   void gather();
   void report(const Report& report) { post_->send(0, kCoordinatorBox, report.text()); }
-  const records::TokenFile& tokens_of(const sweep::SweepRun& run);
 
   const sweep::Sweep& sweep_;
   comm::Communicator& world_;
@@ -50,7 +48,7 @@ class Worker {
   bool told_ = false;  // that this rank was signalled
   std::chrono::steady_clock::time_point gathered_ = std::chrono::steady_clock::now();  // sweep.h5
   double gather_s_ = 0;  // what that took
-  std::map<std::string, std::unique_ptr<records::TokenFile>> files_;
+  RunJobs jobs_;
 };
 
 }  // namespace varscale::coordinate

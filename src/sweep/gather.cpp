@@ -2,13 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <functional>
+#include <ranges>
 #include <utility>
 #include <vector>
 
 #include "base/error.hpp"
 #include "base/file.hpp"
+#include "records/checkpoint_manifest.hpp"
+#include "records/checkpoint_place.hpp"
 #include "records/sweep_file.hpp"
 
 namespace varscale::sweep {
@@ -16,24 +17,6 @@ namespace varscale::sweep {
 namespace fs = std::filesystem;
 
 namespace {
-
-// run.h5 of the complete checkpoints below a folder, the newest first.
-std::vector<fs::path> checkpoint_copies(const fs::path& folder) {
-  std::vector<fs::path> steps;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder / "checkpoints", error)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && name.find(".tmp") == std::string::npos &&
-        fs::exists(entry.path() / "manifest.json", error))
-      steps.push_back(entry.path());
-  }
-  std::ranges::sort(steps, std::greater(), [](const fs::path& path) {
-    const std::string name = path.filename().string();
-    return std::pair(name.size(), name);  // step-1000000000 comes after step-999999999
-  });
-  for (fs::path& step : steps) step /= "run.h5";
-  return steps;
-}
 
 std::optional<records::RunTables> try_read(const fs::path& path) {
   try {
@@ -73,8 +56,9 @@ std::optional<records::RunTables> rows_of(const Ledger& ledger, const std::strin
   // A run that is said to be in training may be written just now: a reader without locks would see half of it.
   if (state != RunState::kRunning)
     if (auto tables = try_read(run)) return tables;
-  for (const fs::path& copy : checkpoint_copies(ledger.run_folder(id)))
-    if (auto tables = try_read(copy)) return tables;
+  const fs::path checkpoints = ledger.run_folder(id) / records::kCheckpoints;
+  for (const int64_t step : records::checkpoint_steps(checkpoints) | std::views::reverse)
+    if (auto tables = try_read(records::checkpoint_place(checkpoints, step) / records::kCheckpointRows)) return tables;
   return std::nullopt;
 }
 

@@ -73,15 +73,7 @@ void Placement::ended(int64_t number) {
   news_ = true;
 }
 
-void Placement::withdraw(int64_t number) {
-  const auto found = runs_.find(number);
-  if (found == runs_.end() || !found->second.waits()) return;
-  runs_.erase(found);
-  news_ = true;
-}
-
 int64_t Placement::free_ranks() const { return std::ranges::count(busy_, false); }
-
 
 double Placement::seconds(const Run& run, int64_t ranks) const {
   const auto speed = std::ranges::find(run.speeds, ranks, &Speed::ranks);
@@ -89,7 +81,6 @@ double Placement::seconds(const Run& run, int64_t ranks) const {
 }
 
 int64_t Placement::fewest(const Run& run, double horizon_s) const {
-  if (!run.waits() && seconds(run, run.width()) <= horizon_s && run.width() == run.speeds.front().ranks) return run.width();
   for (const Speed& speed : run.speeds) {
     const bool changes = !run.waits() && speed.ranks != run.width();
     if (seconds(run, speed.ranks) + (changes ? options_.change_s : 0) <= horizon_s) return speed.ranks;
@@ -97,37 +88,26 @@ int64_t Placement::fewest(const Run& run, double horizon_s) const {
   return 0;
 }
 
-// Ranks of every run so that all end within the horizon; infeasible where one cannot, or where they come to more
-// rank-seconds than there are. A run in training keeps its ranks, if it ends in time.
-Placement::Widths Placement::widths_for(double horizon_s, bool& feasible) const {
-  Widths widths;
+// Whether all can end within the horizon: every run at some width, and all without more rank-seconds than there are.
+// A run in training keeps its ranks, if it ends in time.
+bool Placement::is_feasible(double horizon_s) const {
   double area = 0;
-  feasible = true;
-  for (const auto& [number, run] : runs_) {
+  for (const Run& run : runs_ | std::views::values) {
     const bool in_time = !run.waits() && seconds(run, run.width()) <= horizon_s;
     const int64_t ranks = in_time ? run.width() : fewest(run, horizon_s);
-    feasible &= ranks > 0;
-    if (ranks == 0) continue;
-    widths[number] = ranks;
+    if (ranks == 0) return false;
     area += static_cast<double>(ranks) * seconds(run, ranks);
   }
-  feasible &= area <= static_cast<double>(ranks_) * horizon_s;
-  return widths;
+  return area <= static_cast<double>(ranks_) * horizon_s;
 }
 
 double Placement::best_horizon() const {
   // Where each run takes its most economical width there is a horizon that is long enough.
   double low = 0, high = 1;
-  bool feasible = false;
-  for (; high < 1e15; high *= 2) {
-    widths_for(high, feasible);
-    if (feasible) break;
-    low = high;
-  }
+  for (; high < 1e15 && !is_feasible(high); high *= 2) low = high;
   while (high - low > 1e-3 * high) {
     const double middle = (low + high) / 2;
-    widths_for(middle, feasible);
-    (feasible ? high : low) = middle;
+    (is_feasible(middle) ? high : low) = middle;
   }
   return high;
 }
@@ -247,11 +227,9 @@ void Placement::rearrange(double now_ends, Decision& decision) {
 
 Decision Placement::decide_whole() {
   Decision decision;
-  if (free_ranks() < ranks_) return decision;
-  for (const auto& [number, run] : runs_) {
-    start(number, run.speeds.back().ranks, decision);
-    break;
-  }
+  if (runs_.empty() || free_ranks() < ranks_) return decision;
+  const auto& [number, run] = *runs_.begin();
+  start(number, run.speeds.back().ranks, decision);
   return decision;
 }
 

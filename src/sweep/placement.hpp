@@ -55,9 +55,7 @@ class Placement {
   void add(int64_t run, double steps_left, std::vector<Speed> speeds);
   void measured(int64_t run, double steps_left, double steps_per_s);
   void returned(int64_t run, double steps_left);
-  void ended(int64_t run);
-  // A run that waits is not placed any more (another job has it); nothing where it is not known.
-  void withdraw(int64_t run);
+  void ended(int64_t run);  // or is not to be placed any more, as another job has it
   Decision decide();
 
   bool idle() const { return runs_.empty(); }
@@ -89,7 +87,7 @@ class Placement {
   double seconds(const Run& run, int64_t ranks) const;
   // The fewest ranks with which the run ends within `horizon_s`; 0: none.
   int64_t fewest(const Run& run, double horizon_s) const;
-  Widths widths_for(double horizon_s, bool& feasible) const;
+  bool is_feasible(double horizon_s) const;
   double best_horizon() const;
   End end_with(const Widths& widths) const;
   Widths fewest_by_run(double horizon_s) const;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/progress.hpp"
 #include "base/random.hpp"
@@ -35,11 +36,8 @@ namespace varscale::train {
 
 namespace {
 
+using base::seconds_since;
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // While it lives, ranks may be late by what the start or a checkpoint takes.
 class LongDeadline {

@@ -359,6 +359,25 @@ TEST(NcclGroup, AGroupLeftByAnExceptionIsAbortedNotWaitedFor) {
   EXPECT_EQ(api->destroyed, 0);
 }
 
+// Alone in the library, but one rank of a group and a launch that can end.
+struct OneInTheLibrary final : Communicator {
+  explicit OneInTheLibrary(Communicator& group) : group_(group) {}
+  int rank() const noexcept override { return 0; }
+  int size() const noexcept override { return 1; }
+  std::unique_ptr<Communicator> create_group(const std::vector<int>&, std::string_view, int64_t) override {
+    return nullptr;
+  }
+  std::optional<std::string> ended() override { return group_.ended(); }
+  void set_deadline(double) override {}
+  void abort(std::string_view why, int code) noexcept override {
+    group_.abort(why, code);
+    aborted = true;
+  }
+  Work start(Call) override { return Work(nullptr); }
+  Communicator& group_;
+  std::atomic<bool> aborted = false;
+};
+
 // The end of a run of several: a rank that waits for the device hears of it through the control group.
 TEST(NcclGroup, AGroupThatAnotherRankEndsWakesTheDevice) {
   run_ranks(2, [](Communicator& control) {
@@ -369,20 +388,7 @@ TEST(NcclGroup, AGroupThatAnotherRankEndsWakesTheDevice) {
     const auto self = make_self();
     const auto api = std::make_shared<FakeApi>();
     *api->open = false;
-    struct Alone final : Communicator {  // alone in the library, one of two in its group
-      explicit Alone(Communicator& group) : group_(group) {}
-      int rank() const noexcept override { return 0; }
-      int size() const noexcept override { return 1; }
-      std::unique_ptr<Communicator> create_group(const std::vector<int>&, std::string_view,
-                                                 int64_t) override {
-        return nullptr;
-      }
-      std::optional<std::string> ended() override { return group_.ended(); }
-      void set_deadline(double) override {}
-      void abort(std::string_view, int) noexcept override { ADD_FAILURE() << "the launch was ended"; }
-      Work start(Call) override { return Work(nullptr); }
-      Communicator& group_;
-    } alone(control);
+    OneInTheLibrary alone(control);
     const auto group = make_group(alone, api, {.deadline_s = 60, .all_tensors = true});
     Tensor x = at::ones({4});
     Work work = group->all_reduce(x, Reduce::kSum, "x");
@@ -393,6 +399,7 @@ TEST(NcclGroup, AGroupThatAnotherRankEndsWakesTheDevice) {
     } catch (const GroupEnded& ended) {
       EXPECT_STREQ(ended.what(), "rank 1 is out of memory");
     }
+    EXPECT_FALSE(alone.aborted) << "the launch was ended";
   });
 }
 
@@ -420,29 +427,13 @@ TEST(NcclGroup, AFailureThatNobodyHearsOfEndsTheLaunch) {
     const auto self = make_self();
     const auto api = std::make_shared<FakeApi>();
     *api->open = false;
-    struct Both final : Communicator {  // alone in the library, but with a launch to end
-      explicit Both(Communicator& launch) : launch_(launch) {}
-      int rank() const noexcept override { return 0; }
-      int size() const noexcept override { return 1; }
-      std::unique_ptr<Communicator> create_group(const std::vector<int>&, std::string_view,
-                                                 int64_t) override {
-        return nullptr;
-      }
-      void set_deadline(double) override {}
-      void abort(std::string_view why, int code) noexcept override {
-        launch_.abort(why, code);
-        ended = true;
-      }
-      Work start(Call) override { return Work(nullptr); }
-      Communicator& launch_;
-      std::atomic<bool> ended = false;
-    } both(control);
+    OneInTheLibrary both(control);
     const auto group =
         make_group(both, api, {.deadline_s = 0.1, .grace_s = 0.2, .all_tensors = true});
     Tensor x = at::ones({4});
     const Work work = group->all_reduce(x, Reduce::kSum, "x");
-    for (int i = 0; i < 500 && !both.ended; ++i) usleep(10000);
-    EXPECT_TRUE(both.ended);
+    for (int i = 0; i < 500 && !both.aborted; ++i) usleep(10000);
+    EXPECT_TRUE(both.aborted);
   });
 }
 

@@ -16,6 +16,7 @@
 #include "coordinate/worker.hpp"
 #include "records/run_file.hpp"
 #include "sweep/widths.hpp"
+#include "tests/comm/world.hpp"
 #include "tests/train/tiny_run.hpp"
 
 namespace varscale {
@@ -26,7 +27,7 @@ using base::ExitCode;
 using sweep::RunState;
 using testing::HasSubstr;
 
-comm::Communicator* world = nullptr;
+comm::Communicator* const& world = comm::shared_world();  // opened by main()
 
 // A folder with the token file, and launches in it. Every rank has one; the first rank's is made and removed.
 class Sweeps {
@@ -225,15 +226,3 @@ TEST(Launch, LettersSayWhatWasWritten) {
 
 }  // namespace
 }  // namespace varscale
-
-int main(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
-  const auto opened = varscale::comm::open_world();
-  varscale::world = opened.get();
-  if (opened->rank() != 0)
-    delete testing::UnitTest::GetInstance()->listeners().Release(
-        testing::UnitTest::GetInstance()->listeners().default_result_printer());
-  at::Tensor failed = at::full({1}, static_cast<int64_t>(RUN_ALL_TESTS()), at::kLong);
-  opened->all_reduce(failed, varscale::comm::Reduce::kMax, "result").wait();
-  return static_cast<int>(failed.item<int64_t>());
-}

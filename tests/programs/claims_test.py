@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import pathlib
-import random
 import signal
 import subprocess
 import time
@@ -18,7 +17,7 @@ import h5py
 import numpy as np
 
 from support import (DONE, STOPPED, check, checkpoints, command, descendants, environment, make_images,
-                     make_tokens, require_same_run, run, run_folders, scratch, status, tables)
+                     make_tokens, require_same_run, run, run_folders, scratch, status, tables, with_chance)
 
 SWEEP = """
 name: shared
@@ -213,11 +212,7 @@ def at_random(sweep, calm, ranks, rounds, chance):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=1, help="sweeps with freezes at random, at each of 1 and 2 ranks")
-    parser.add_argument("--seed", type=int, default=None, help="of the instants; default: drawn")
-    arguments = parser.parse_args()
-    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
-    print(f"claims: seed {seed}", flush=True)
-    chance = random.Random(seed)
+    arguments, chance = with_chance(parser, "claims")
     begin = time.monotonic()
     with scratch("claims"):
         make_images()

@@ -8,14 +8,13 @@ not depend on it. SIGUSR1 must end the launch with exit code 75 and a state to g
 import argparse
 import os
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
 import time
 
 from support import (STOPPED, check, command, descendants, environment, is_alive, make_images, make_tokens,
-                     require_same_run, require_scalars, run, run_folders, scratch, status)
+                     require_same_run, require_scalars, run, run_folders, scratch, status, with_chance)
 
 SWEEP = """
 name: restart
@@ -152,11 +151,7 @@ class Layout:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10, help="over 1, 2 and 3 ranks")
-    parser.add_argument("--seed", type=int, default=None, help="of the instants; default: drawn")
-    arguments = parser.parse_args()
-    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
-    print(f"restart: seed {seed}", flush=True)
-    chance = random.Random(seed)
+    arguments, chance = with_chance(parser, "restart")
     with scratch("restart"):
         make_images()
         make_tokens()

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,15 @@ model: {image_side: 16, channels: 16, channel_mult: [1, 1, 2], groups: 4, code_w
 train: {steps: 40, batch: 8}
 codebook: {start_step: 5, kmeans_images: 32}
 """
+
+
+def with_chance(parser, name):
+    """The arguments of a test of random instants, and its random numbers; their seed is printed and can be given."""
+    parser.add_argument("--seed", type=int, default=None, help="of the instants; default: drawn")
+    arguments = parser.parse_args()
+    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
+    print(f"{name}: seed {seed}", flush=True)
+    return arguments, random.Random(seed)
 
 
 def make_images(folder="images", train=96, val=24, side=16):

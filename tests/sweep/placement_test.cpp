@@ -145,8 +145,7 @@ TEST(Placement, WholeIsOneAfterAnotherInOrder) {
 TEST(Placement, WhatAnotherJobHasTakenIsNotPlaced) {
   Placement placement(2, {});
   placement.add(0, 10, straight(2));
-  placement.withdraw(0);
-  placement.withdraw(7);
+  placement.ended(0);
   EXPECT_TRUE(placement.idle());
   EXPECT_THAT(placement.decide().starts, IsEmpty());
 }

@@ -9,12 +9,13 @@
 #include "comm/communicator.hpp"
 #include "nn/tensor.hpp"
 #include "records/run_file.hpp"
+#include "tests/comm/world.hpp"
 #include "tests/train/tiny_run.hpp"
 
 namespace varscale {
 namespace {
 
-comm::Communicator* world = nullptr;
+comm::Communicator* const& world = comm::shared_world();  // opened by main()
 
 // The key biases have no gradient in exact arithmetic, so AdamW turns their rounding into steps; the model
 // has none, but the q scale of a head and label rows without samples are of that kind too: tensors whose
@@ -69,14 +70,3 @@ TEST(Layout, TrainsTheSameModelOnAnyNumberOfRanks) {
 
 }  // namespace
 }  // namespace varscale
-
-int main(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
-  const auto opened = varscale::comm::open_world();
-  varscale::world = opened.get();
-  if (opened->rank() != 0) delete testing::UnitTest::GetInstance()->listeners().Release(testing::UnitTest::GetInstance()->listeners().default_result_printer());
-  const int mine = RUN_ALL_TESTS();
-  at::Tensor failed = at::full({1}, static_cast<int64_t>(mine), at::kLong);
-  opened->all_reduce(failed, varscale::comm::Reduce::kMax, "result").wait();
-  return static_cast<int>(failed.item<int64_t>());
-}

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "comm/call.hpp"
 #include "comm/nccl/api.hpp"
 
@@ -23,15 +24,12 @@ namespace nccl {
 
 namespace {
 
+using base::seconds_since;
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kRing = 64;
 constexpr auto kTick = std::chrono::milliseconds(20);
 constexpr auto kAbortTime = std::chrono::seconds(5);
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // CUDA's errors come as libtorch's, with a list of stack frames.
 std::string words_of(const std::exception& error) {
