@@ -49,3 +49,8 @@ endif()
 
 add_library(varscale_warnings INTERFACE)
 target_compile_options(varscale_warnings INTERFACE -Wall -Wextra -Werror)
+if(CMAKE_UNITY_BUILD)
+  # Of a private class (Impl) with members of the file's anonymous namespace: right in a .cpp, which the compiler
+  # takes for a header once several are compiled as one.
+  target_compile_options(varscale_warnings INTERFACE -Wno-subobject-linkage)
+endif()

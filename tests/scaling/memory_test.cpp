@@ -12,26 +12,26 @@ namespace {
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-VarShape d16() {
+VarShape public_d16() {
   return VarShape::from_depth(16, {4096, 32, ScaleList({1, 2, 3, 4, 5, 6, 8, 10, 13, 16})}, 1000);
 }
 
 TEST(EstimateMemory, ReplicatedStateIsSixteenBytesAParameter) {
-  const int64_t n = count_parameters(d16()).total();
-  const MemoryEstimate fp32 = estimate_memory(d16(), {});
+  const int64_t n = count_parameters(public_d16()).total();
+  const MemoryEstimate fp32 = estimate_memory(public_d16(), {});
   EXPECT_EQ(fp32.weights + fp32.gradients + fp32.moments, 16 * n);
   EXPECT_EQ(fp32.compute_copies, 0);
   EXPECT_EQ(fp32.reduce_buffer, 0);
   EXPECT_EQ(fp32.snapshot, 0);
-  EXPECT_EQ(estimate_memory(d16(), {.precision = Precision::kBf16}).compute_copies, 2 * n);
-  EXPECT_EQ(estimate_memory(d16(), {.async_snapshot = true}).snapshot, 12 * n);
+  EXPECT_EQ(estimate_memory(public_d16(), {.precision = Precision::kBf16}).compute_copies, 2 * n);
+  EXPECT_EQ(estimate_memory(public_d16(), {.async_snapshot = true}).snapshot, 12 * n);
 }
 
 TEST(EstimateMemory, ShardsDivideTheStateAndAddGatheredUnits) {
-  const ParameterCount count = count_parameters(d16());
+  const ParameterCount count = count_parameters(public_d16());
   const int64_t n = count.total(), block = count.blocks() / 16, root = n - count.blocks();
   const MemoryEstimate bytes =
-      estimate_memory(d16(), {.precision = Precision::kBf16,
+      estimate_memory(public_d16(), {.precision = Precision::kBf16,
                               .holding = Holding::kZero3,
                               .shards = 7,
                               .async_snapshot = true});
@@ -44,11 +44,11 @@ TEST(EstimateMemory, ShardsDivideTheStateAndAddGatheredUnits) {
 }
 
 TEST(EstimateMemory, ZeroTwoGathersEveryBlockAndScattersLikeZeroThree) {
-  const int64_t n = count_parameters(d16()).total();
+  const int64_t n = count_parameters(public_d16()).total();
   MemoryOptions options{.precision = Precision::kBf16, .holding = Holding::kZero3, .shards = 8};
-  const MemoryEstimate zero3 = estimate_memory(d16(), options);
+  const MemoryEstimate zero3 = estimate_memory(public_d16(), options);
   options.holding = Holding::kZero2;
-  const MemoryEstimate zero2 = estimate_memory(d16(), options);
+  const MemoryEstimate zero2 = estimate_memory(public_d16(), options);
   EXPECT_EQ(zero2.compute_copies, 2 * n);
   EXPECT_EQ(zero2.reduce_buffer, zero3.reduce_buffer);
   EXPECT_EQ(zero2.weights, zero3.weights);
@@ -76,12 +76,12 @@ TEST(EstimateMemory, ActivationsFollowTheDocumentedTerms) {
 }
 
 TEST(EstimateMemory, Bf16HalvesTheLogitsWhereTheLossDoesNotCopyThem) {
-  const MemoryEstimate fp32 = estimate_memory(d16(), {.micro_batch = 4});
+  const MemoryEstimate fp32 = estimate_memory(public_d16(), {.micro_batch = 4});
   const MemoryEstimate bf16 =
-      estimate_memory(d16(), {.micro_batch = 4, .precision = Precision::kBf16});
+      estimate_memory(public_d16(), {.micro_batch = 4, .precision = Precision::kBf16});
   EXPECT_EQ(2 * bf16.logits, fp32.logits);
   const MemoryEstimate copied = estimate_memory(
-      d16(), {.micro_batch = 4, .precision = Precision::kBf16, .on_gpu = true});
+      public_d16(), {.micro_batch = 4, .precision = Precision::kBf16, .on_gpu = true});
   EXPECT_EQ(8 * copied.logits, 10 * fp32.logits);
   EXPECT_EQ(bf16.weights, fp32.weights);
 }
@@ -90,7 +90,7 @@ TEST(EstimateMemory, Bf16HalvesWhatTheProductsKeepAndAttendsByItsSoftmaxOnTheCpu
   // Per token and block of d16, w 1024 and h 4096: 6 w of 4 bytes stay, 8 w + 2 h are halved.
   const int64_t rows = 4 * 680, w = 1024;
   const auto kept = [&](Precision precision, bool on_gpu) {
-    return estimate_memory(d16(),
+    return estimate_memory(public_d16(),
                            {.micro_batch = 4, .precision = precision, .on_gpu = on_gpu})
         .activations;
   };
@@ -102,11 +102,11 @@ TEST(EstimateMemory, Bf16HalvesWhatTheProductsKeepAndAttendsByItsSoftmaxOnTheCpu
 }
 
 TEST(EstimateMemory, RefusesAnEmptyMicroBatchAndNoShards) {
-  EXPECT_THAT([] { estimate_memory(d16(), {.micro_batch = 0}); },
+  EXPECT_THAT([] { estimate_memory(public_d16(), {.micro_batch = 0}); },
               ThrowsMessage<base::UserError>(HasSubstr("micro-batch is 0")));
-  EXPECT_THAT([] { estimate_memory(d16(), {.shards = 0}); },
+  EXPECT_THAT([] { estimate_memory(public_d16(), {.shards = 0}); },
               ThrowsMessage<base::UserError>(HasSubstr("shards is 0")));
-  EXPECT_THAT([] { estimate_memory(d16(), {.shards = 2}); },
+  EXPECT_THAT([] { estimate_memory(public_d16(), {.shards = 2}); },
               ThrowsMessage<base::UserError>(HasSubstr("replicated model on 2 shards")));
 }
 
