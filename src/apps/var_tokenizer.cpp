@@ -99,6 +99,7 @@ struct Window {
 };
 
 void train(const TrainArguments& a) {
+  const base::StopSignals stop;  // before any thread computes
   const TokenizerConfig config = read_settings(a);
   const data::ImageBatches images(data::ImageSet::open(a.images),
                                   {.side = config.model.image_side, .seed = config.train.seed},
@@ -123,7 +124,6 @@ void train(const TrainArguments& a) {
     fmt::print("{}: going on at step {}\n", state.string(), trainer.steps_done());
   }
 
-  const base::StopSignals stop;
   const auto begin = std::chrono::steady_clock::now();
   auto last_saved = begin;
   const int64_t first_step = trainer.steps_done();

@@ -126,7 +126,8 @@ std::pair<std::string, int> output_of(const std::string& command) {
 // that does not answer says nothing.
 bool squeue_says_ended(const Job& job, const Job& me) {
   if (!is_word(job.slurm_job)) return false;
-  std::string command = "timeout 20 squeue -h -j " + job.slurm_job + " -o %T";
+  // Not SIGTERM, which may be blocked here and so in what is started.
+  std::string command = "timeout -s KILL 20 squeue -h -j " + job.slurm_job + " -o %T";
   if (job.slurm_cluster != me.slurm_cluster && is_word(job.slurm_cluster))
     command += " -M " + job.slurm_cluster;
   const auto [text, code] = output_of(command + " 2>&1");

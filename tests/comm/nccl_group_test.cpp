@@ -380,8 +380,10 @@ struct OneInTheLibrary final : Communicator {
 
 // The end of a run of several: a rank that waits for the device hears of it through the control group.
 TEST(NcclGroup, AGroupThatAnotherRankEndsWakesTheDevice) {
-  run_ranks(2, [](Communicator& control) {
+  std::atomic<bool> under_way = false;
+  run_ranks(2, [&](Communicator& control) {
     if (control.rank() == 1) {
+      while (!under_way) usleep(1000);
       control.end_group("rank 1 is out of memory");
       return;
     }
@@ -392,6 +394,7 @@ TEST(NcclGroup, AGroupThatAnotherRankEndsWakesTheDevice) {
     const auto group = make_group(alone, api, {.deadline_s = 60, .all_tensors = true});
     Tensor x = at::ones({4});
     Work work = group->all_reduce(x, Reduce::kSum, "x");
+    under_way = true;
     wait_for_aborts(*api, 1);
     try {
       work.wait();
