@@ -7,6 +7,7 @@
 #   ./launch/prove.sh layout-long        the same over 200 steps: how far roundings spread
 #   ./launch/prove.sh slurm              batch jobs on two nodes of a local Slurm: limit, lost rank and node, cancelled, array
 #   ./launch/prove.sh sanitizers         the tests under the address, leak and thread sanitizers
+#   ./launch/prove.sh many-runs          a sweep of 2,000 runs of half a second: under 1 % outside runs; a quiet machine
 #   ./launch/prove.sh fuzz               ten minutes of each fuzzer under the address and undefined behaviour sanitizers
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build
 set -euo pipefail
@@ -24,10 +25,11 @@ case $name in
   layout)      command=("$python" tests/programs/layout_test.py --ranks 2 3 4) ;;
   layout-long) command=("$python" tests/programs/layout_test.py --ranks 2 3 --steps 200) ;;
   slurm)       command=("$python" tests/programs/slurm_test.py) ;;
+  many-runs)   command=("$python" tests/programs/many_runs_test.py) ;;
   sanitizers)  command=(./launch/sanitizers.sh) needs= ;;
   fuzz)        command=(./launch/fuzz.sh 600) needs= ;;
   *)
-    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm, sanitizers or fuzz" >&2
+    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm, many-runs, sanitizers or fuzz" >&2
     exit 2
     ;;
 esac

@@ -19,6 +19,7 @@ using base::seconds_since;
 
 constexpr double kLookEvery_s = 0.5;  // for switches and for runs that have become free
 constexpr double kMargin_s = 30;      // before a time limit, beside three of the longest saves
+constexpr double kShortRun_s = 10;    // of runs that take less the next ones are claimed ahead
 
 // "0-3" or "0, 2, 5".
 std::string words(const std::vector<int>& ranks) {
@@ -48,6 +49,7 @@ Coordinator::Coordinator(const sweep::Sweep& sweep, const sweep::Ledger& ledger,
       ranks_(ranks),
       options_(std::move(options)),
       placement_(ranks, options_.placement),
+      book_(sweep, ledger),
       tried_(options_.left_out) {
   thread_ = std::thread([this] { work(); });
 }
@@ -126,6 +128,7 @@ void Coordinator::loop() {
   look_around();
   while (!abandoned_) {
     act();
+    settle();
     if (finished()) break;
     auto letter = post_->take(kCoordinatorBox, 0.2);
     for (; letter; letter = post_->take(kCoordinatorBox, 0)) read(*letter);
@@ -133,9 +136,10 @@ void Coordinator::loop() {
   }
   if (progress_) progress_->finish();
   const ExitCode code = failure_ ? ExitCode::kFailure : exit_code();
+  const double all_s = static_cast<double>(ranks_) * seconds_since(begin_);
   if (in_runs_s_ > 0 && several_at_once())
-    say(fmt::format("{:.2f} % of the ranks' time was given to runs",
-                    100 * in_runs_s_ / (static_cast<double>(ranks_) * seconds_since(begin_))));
+    say(fmt::format("{:.2f} % of the ranks' time was given to runs, {:.1f} s of {:.1f} s", 100 * in_runs_s_ / all_s,
+                    in_runs_s_, all_s));
   for (int rank = 0; rank < ranks_ && !abandoned_; ++rank)
     order(rank, {.kind = Order::Kind::kEnd, .exit_code = static_cast<int>(code)});
 }
@@ -155,10 +159,9 @@ void Coordinator::read(const comm::Letter& letter) {
         Group& group = it->second;
         if (std::ranges::find(group.ranks, letter.from) == group.ranks.end()) continue;
         if (++group.idle < group.ranks.size()) return;
-        const int64_t number = it->first;
-        Group back = std::move(group);
+        const Group back = std::move(group);
         groups_.erase(it);
-        came_back(number, std::move(back));
+        came_back(back);
         return;
       }
       return;
@@ -166,6 +169,7 @@ void Coordinator::read(const comm::Letter& letter) {
       if (found == groups_.end()) return;
       Group& group = found->second;
       group.step = report.step;
+      book_.stepped(group.run, report);
       count_steps(group, report.step);
       longest_save_s_ = std::max(longest_save_s_, report.save_s);
       const auto steps = sweep::steps_of(sweep_.runs[static_cast<size_t>(group.run)].config);
@@ -180,36 +184,66 @@ void Coordinator::read(const comm::Letter& letter) {
   }
 }
 
-void Coordinator::came_back(int64_t number, Group group) {
-  VARSCALE_CHECK(group.ended, "group {} has come back without a word", number);
+void Coordinator::came_back(const Group& group) {
+  VARSCALE_CHECK(group.ended, "the group of run {} has come back without a word", id_of(group.run));
   const Report& report = *group.ended;
-  in_runs_s_ += static_cast<double>(group.ranks.size()) * seconds_since(group.since);
+  in_runs_s_ += static_cast<double>(group.ranks.size()) * report.train_s;
+  last_run_s_ = seconds_since(group.since);
+  last_end_ = Clock::now();
   const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(group.run)];
   if (report.end == Report::End::kDone || report.end == Report::End::kStopped) count_steps(group, report.step);
-  if (report.end == Report::End::kStopped && group.asked && !stopping_ && !tried_.contains(run.id)) {
+  const bool goes_on =
+      report.end == Report::End::kStopped && group.asked && !stopping_ && !tried_.contains(run.id);
+  book_.ended(group.run, report, goes_on);
+  if (goes_on) {
     placement_.returned(group.run, static_cast<double>(sweep::steps_of(run.config) - report.step));
-    returned_.emplace(group.run, std::move(group.claim));
     return;
   }
   placement_.ended(group.run);
   placed_.erase(group.run);
   tried_.insert(run.id);
+  if (report.end == Report::End::kStopped && !group.asked) stop("");
+}
+
+// The ranks are at work, or have nothing to do: time for the disk.
+void Coordinator::settle() {
+  const RunBook::News news = book_.write();
+  if (news.broken) {  // nor could the next one's
+    broken_ = stopping_ = true;
+    ask_all_back();
+  }
+  for (const auto& [run, report] : news.ended) say_end(run, report);
+  for (const std::string& sentence : news.sentences) std::fputs(("var_sweep: " + sentence + "\n").c_str(), stderr);
+  for (const int64_t run : news.lost) {
+    for (auto& [number, group] : groups_) {
+      if (group.run != run) continue;
+      group.asked = true;
+      ask_back(number, group);
+    }
+  }
+  // Not for long: another job may be out of work.
+  if (!stopping_ && last_end_ && last_run_s_ < kShortRun_s && seconds_since(*last_end_) < kShortRun_s)
+    book_.take_ahead(placement_.next_up(std::ssize(groups_)));
+  else
+    book_.give_up_ahead();
+}
+
+void Coordinator::say_end(int64_t number, const Report& report) {
+  const std::string& id = id_of(number);
   switch (report.end) {
     case Report::End::kDone:
-      if (several_at_once()) say(fmt::format("{} is done", run.id));
+      if (several_at_once()) say(fmt::format("{} is done", id));
       looked_ = begin_ - std::chrono::hours(1);  // its branches may wait for it
       return;
     case Report::End::kStopped:
-      if (!group.asked) stop("");
       return;
     case Report::End::kFailed:
       users_fault_ |= report.users_fault;
-      std::fputs(fmt::format("var_sweep: run {} failed: {}\n", run.id, report.reason).c_str(), stderr);
+      std::fputs(fmt::format("var_sweep: run {} failed: {}\n", id, report.reason).c_str(), stderr);
       return;
     case Report::End::kLost:
-      tried_.erase(run.id);  // to be had again if the other job ends
-      std::fputs(fmt::format("var_sweep: run {} was taken over by another job, which goes on from its last checkpoint\n",
-                             run.id)
+      tried_.erase(id);  // to be had again if the other job ends
+      std::fputs(fmt::format("var_sweep: run {} was taken over by another job, which goes on from its last checkpoint\n", id)
                      .c_str(),
                  stderr);
       return;
@@ -283,30 +317,21 @@ bool Coordinator::is_switched_off(const std::string& id) const {
 }
 
 void Coordinator::start(const sweep::Start& start) {
-  const sweep::SweepRun& run = sweep_.runs[static_cast<size_t>(start.run)];
-  std::optional<sweep::Claim> claim;
-  if (const auto found = returned_.find(start.run); found != returned_.end()) {
-    claim.emplace(std::move(found->second));
-    returned_.erase(found);
-  } else if (auto taken = sweep::may_start(run, ledger_) ? ledger_.take(run) : std::nullopt) {
-    claim.emplace(std::move(*taken));
-    ledger_.start(run, claim->attempt());
-  }
-  if (!claim) {  // another job was faster, or had it meanwhile
+  const std::optional<sweep::Attempt> attempt = book_.take(start.run);
+  if (!attempt) {  // another job was faster, or had it meanwhile
     placement_.ended(start.run);
     placed_.erase(start.run);
     return;
   }
   const int64_t number = new_group_number();
+  groups_.emplace(number, Group{.run = start.run, .ranks = start.ranks, .ended = {}, .since = Clock::now()});
   const Order train{.kind = Order::Kind::kTrain,
                     .group = number,
                     .run = start.run,
                     .ranks = start.ranks,
-                    .attempt = claim->attempt().text()};
-  groups_.emplace(number, Group{.run = start.run, .ranks = start.ranks, .claim = std::move(*claim), .idle = 0,
-                                .asked = false, .step = 0, .ended = {}, .since = Clock::now()});
+                    .attempt = attempt->text()};
   for (const int rank : start.ranks) order(rank, train);
-  if (several_at_once()) say(fmt::format("{} trains on {}", run.id, words(start.ranks)));
+  if (several_at_once()) say(fmt::format("{} trains on {}", id_of(start.run), words(start.ranks)));
 }
 
 void Coordinator::act() {
@@ -335,6 +360,7 @@ bool Coordinator::finished() {
 
 // Done; or a run has failed, now or too often before; or other jobs have what is not done.
 ExitCode Coordinator::exit_code() {
+  if (broken_) return ExitCode::kFailure;
   if (stopped_) return ExitCode::kStopped;
   if (users_fault_) return ExitCode::kBadInput;
   ExitCode code = ExitCode::kDone;

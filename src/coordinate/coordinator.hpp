@@ -7,6 +7,8 @@
 // Order    A rank that says it is idle gets an order or waits. A run's group is free when all its ranks have said
 //          so. Runs come up when their trunk has their checkpoint, no other job has them, and the placement has
 //          ranks for them. In the end every rank gets the same exit code.
+// Between two runs of a rank nothing waits for the disk: states are written, and where runs are short the claims of the
+//          next ones taken, while the ranks train (run_book.hpp).
 // Failures A run that fails leaves its ranks to the others, which never pause. What the coordinator itself meets
 //          (the sweep folder cannot be written) stops all runs in good order first.
 // Switches Files, seen within seconds: `stop` and `save` in the sweep folder are for all its runs in training, and are
@@ -29,6 +31,7 @@
 #include "comm/communicator.hpp"
 #include "comm/post.hpp"
 #include "coordinate/letters.hpp"
+#include "coordinate/run_book.hpp"
 #include "sweep/ledger.hpp"
 #include "sweep/placement.hpp"
 
@@ -58,7 +61,6 @@ class Coordinator {
   struct Group {
     int64_t run = 0;
     std::vector<int> ranks;
-    sweep::Claim claim;
     size_t idle = 0;     // ranks that have come back
     bool asked = false;  // to give its ranks back
     int64_t step = 0;
@@ -69,7 +71,9 @@ class Coordinator {
   void work();
   void loop();
   void read(const comm::Letter& letter);
-  void came_back(int64_t number, Group group);
+  void came_back(const Group& group);
+  void settle();
+  void say_end(int64_t run, const Report& report);
   void look_around();
   void obey_switches();
   void find_runs();
@@ -94,14 +98,16 @@ class Coordinator {
   const int ranks_;
   CoordinatorOptions options_;
   sweep::Placement placement_;
-  std::map<int64_t, Group> groups_;           // by number
-  std::map<int64_t, sweep::Claim> returned_;  // by run: claims of runs that wait for other ranks
-  std::set<int64_t> placed_;                  // runs that the placement knows
-  std::set<std::string> tried_;               // not again in this launch
+  RunBook book_;
+  std::map<int64_t, Group> groups_;  // by number
+  std::set<int64_t> placed_;         // runs that the placement knows
+  std::set<std::string> tried_;      // not again in this launch
   std::set<int> came_;        // ranks that have once said that they are idle
-  bool stopping_ = false, stopped_ = false, users_fault_ = false;
+  bool stopping_ = false, stopped_ = false, broken_ = false, users_fault_ = false;
   double longest_save_s_ = 0;
   double in_runs_s_ = 0;  // rank-seconds
+  double last_run_s_ = 0;             // what the run took that ended last
+  std::optional<Clock::time_point> last_end_;
   std::optional<base::Progress> progress_;  // of the whole sweep, in GFLOP
   std::map<int64_t, int64_t> counted_;      // by run: updates that are in it
   double uncounted_gflop_ = 0;              // less than one

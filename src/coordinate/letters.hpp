@@ -26,14 +26,16 @@ struct Order {
 };
 
 // kIdle: from every rank, once it has nothing to do. kStop: it was signalled. kStep and kEnded: of a run in training,
-// from one rank of its group.
+// from one rank of its group. kLost is the coordinator's own finding.
 struct Report {
   enum class Kind { kIdle, kStop, kStep, kEnded } kind = Kind::kIdle;
   enum class End { kDone, kStopped, kFailed, kLost } end = End::kDone;
   int64_t group = 0;
   int64_t step = 0;        // updates taken
   double steps_per_s = 0;  // kStep
+  double loss = 0;         // kStep: of training; may be NaN
   double save_s = 0;       // kStep: what the newest checkpoint took
+  double train_s = 0;      // kEnded: how long the rank was in the run
   std::string reason = {};   // kFailed
   bool users_fault = false;  // kFailed
 

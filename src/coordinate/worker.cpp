@@ -31,54 +31,25 @@ int64_t ranks_of_this_host(comm::Communicator& world) {
   return hosts_R.eq(mine).sum().item<int64_t>();
 }
 
-// What the first rank of a group tells of its run while it trains.
-class Narrator {
+// The speed of a run as its group's first rank sees it.
+class Speedometer {
  public:
-  Narrator(const sweep::SweepRun& run, const sweep::Attempt& attempt, const sweep::Ledger& ledger, int64_t group)
-      : run_(run), attempt_(attempt), ledger_(ledger), group_(group) {}
-
-  // Writes to the run's folder, unless another job has the run: then lost() says so, and nothing is thrown.
-  template <class Write>
-  void unless_lost(const Write& write) {
-    try {
-      attempt_.require_held();
-      write();
-    } catch (const std::exception&) {
-      lost_ = lost_ || !attempt_.held();
-      if (!lost_) throw;
-    }
-  }
-  bool lost() const { return lost_; }
-  void saved(double seconds) { save_s_ = seconds; }
-
-  // What to report of this step, if it is time to.
-  std::optional<Report> step(int64_t step, double loss) {
-    constexpr double kReportEvery_s = 1, kNoteEvery_s = 5;
+  // Steps/s, if it is time to report them.
+  std::optional<double> step(int64_t step) {
+    constexpr double kReportEvery_s = 1;
     if (first_ == 0) {  // the first step of this start also loads and compiles
       first_ = step;
-      since_ = reported_ = noted_ = Clock::now();
+      since_ = reported_ = Clock::now();
       return std::nullopt;
-    }
-    const double steps_per_s = static_cast<double>(step - first_) / seconds_since(since_);
-    if (seconds_since(noted_) >= kNoteEvery_s) {
-      const auto left = static_cast<double>(sweep::steps_of(run_.config) - step);
-      unless_lost([&] { ledger_.note_step(run_, attempt_, step, loss, left / steps_per_s); });
-      noted_ = Clock::now();
     }
     if (seconds_since(reported_) < kReportEvery_s) return std::nullopt;
     reported_ = Clock::now();
-    return Report{.kind = Report::Kind::kStep, .group = group_, .step = step, .steps_per_s = steps_per_s, .save_s = save_s_};
+    return static_cast<double>(step - first_) / seconds_since(since_);
   }
 
  private:
-  const sweep::SweepRun& run_;
-  const sweep::Attempt& attempt_;
-  const sweep::Ledger& ledger_;
-  const int64_t group_;
-  bool lost_ = false;
   int64_t first_ = 0;
-  double save_s_ = 0;
-  Clock::time_point since_, reported_, noted_;
+  Clock::time_point since_, reported_;
 };
 
 }  // namespace
@@ -139,7 +110,8 @@ void Worker::train(const Order& order) {
   const auto group = world_.create_group(order.ranks, run.id, order.group);
   const bool first = group->rank() == 0;
 
-  Narrator narrator(run, attempt, ledger_, order.group);
+  Speedometer speed;
+  double save_s = 0;
   train::Wish wish;
   train::TrainJob job = jobs_.job_of(run, attempt.folder);
   job.host_ranks = host_ranks_;
@@ -151,21 +123,23 @@ void Worker::train(const Order& order) {
   if (first) {
     job.before_publish = [&] { attempt.require_held(); };
     job.on_save = [&](double seconds) {
-      narrator.saved(seconds);
+      save_s = seconds;
       wish.save = false;
     };
     job.wish = [&] {
       listen(order.group, wish);
-      return train::Wish{wish.stop || narrator.lost(), wish.save};
+      return wish;
     };
     job.on_step = [&](int64_t step, double loss) {
-      if (const auto news = narrator.step(step, loss)) report(*news);
+      if (const auto steps_per_s = speed.step(step))
+        report({.kind = Report::Kind::kStep, .group = order.group, .step = step, .steps_per_s = *steps_per_s,
+                .loss = loss, .save_s = save_s});
     };
   }
 
   Report end{.kind = Report::Kind::kEnded, .end = Report::End::kDone, .group = order.group};
   bool speaks = first, alone = false;
-  std::string why;
+  const Clock::time_point begin = Clock::now();
   try {
     const train::Outcome outcome = train::train(job, jobs_.tokens_of(run), *group, stop_);
     end.step = outcome.step;
@@ -179,22 +153,12 @@ void Worker::train(const Order& order) {
     alone = dynamic_cast<const comm::Agreed*>(&error) == nullptr;
     speaks |= alone;
     end.end = Report::End::kFailed;
-    why = error.what();
     end.users_fault = dynamic_cast<const UserError*>(&error) != nullptr;
-    end.reason = attempt.plain(alone && world_.size() > 1 ? fmt::format("rank {}: {}", world_.rank(), why) : why);
+    end.reason = attempt.plain(alone && world_.size() > 1 ? fmt::format("rank {}: {}", world_.rank(), error.what())
+                                                          : error.what());
   }
-  if (speaks) {
-    narrator.unless_lost([&] {
-      if (end.end == Report::End::kFailed)
-        ledger_.fail(run, attempt, end.reason);
-      else if (end.end == Report::End::kStopped)
-        ledger_.stop(run, attempt, end.step);
-      else
-        ledger_.finish(run, attempt);
-    });
-    if (narrator.lost()) end.end = Report::End::kLost;
-    report(end);
-  }
+  end.train_s = seconds_since(begin);
+  if (speaks) report(end);
   if (alone) group->end_group(end.reason);
 }
 

@@ -188,7 +188,7 @@ std::vector<std::string> Ledger::run_ids() const {
   return ids;
 }
 
-void Ledger::start(const SweepRun& run, const Attempt& attempt) const {
+void Ledger::prepare(const SweepRun& run, const Attempt& attempt) const {
   const fs::path config = run_folder(run.id) / "config.yaml";
   if (is_there(config)) {
     base::Faults faults;
@@ -202,6 +202,9 @@ void Ledger::start(const SweepRun& run, const Attempt& attempt) const {
   } else {
     base::write_file_atomic(attempt.folder / "config.yaml", config_yaml(run));
   }
+}
+
+void Ledger::start(const SweepRun& run, const Attempt& attempt) const {
   RunStatus status = this->status(run.id);
   status.state = RunState::kRunning;
   status.steps = steps_of(run.config);

@@ -3,6 +3,7 @@
 //   Ledger ledger = Ledger::open(sweep, plan);             // the first rank alone
 //   if (may_start(run, ledger)) {
 //     const auto claim = ledger.take(run);                 // nothing: another job was faster
+//     ledger.prepare(run, claim->attempt());
 //     ledger.start(run, claim->attempt());
 //     ...
 //   }
@@ -13,8 +14,7 @@
 //          attempts/ (sweep/job.hpp, sweep/claim.hpp).
 // Order    status.json is replaced as a whole, so a reader sees one state or the next. A run that
 //          was killed stays `running` there; the next launch resumes it. Who writes of a run holds it.
-// Threads  An open ledger belongs to one thread, which may hold any number of runs. Functions that take an
-//          Attempt need no open one: the rank that trains may call them on Ledger::look().
+// Threads  An open ledger belongs to one thread, which may hold any number of runs.
 // Errors   UserError: the folder is not writable, or belongs to a sweep of another name; a run folder
 //          of other settings under the same id; a file of ours that is not readable as such.
 #pragma once
@@ -76,8 +76,9 @@ class Ledger {
   bool forgive(const SweepRun& run) const;
   std::string take_job_failure() const;  // why the others may not see this job, once; empty: they do
 
-  // The life of one run. start() makes config.yaml, or checks that it is of this run. If the attempt has been
+  // The life of one run. prepare() makes config.yaml, or checks that it is of this run. If the attempt has been
   // taken over, nothing is written and they throw.
+  void prepare(const SweepRun& run, const Attempt& attempt) const;
   void start(const SweepRun& run, const Attempt& attempt) const;
   void note_step(const SweepRun& run, const Attempt& attempt, int64_t step, double loss, double left_s) const;
   void finish(const SweepRun& run, const Attempt& attempt) const;

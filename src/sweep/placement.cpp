@@ -148,11 +148,7 @@ void Placement::start(int64_t number, int64_t ranks, Decision& decision) {
   decision.starts.push_back({number, run.ranks});
 }
 
-void Placement::start_waiting(const Widths& widths, Decision& decision) {
-  struct Waiting {
-    int64_t number, ranks;
-    double seconds;
-  };
+std::vector<Placement::Waiting> Placement::waiting_in_order(const Widths& widths) const {
   std::vector<Waiting> waiting;
   for (const auto& [number, run] : runs_) {
     if (!run.waits()) continue;
@@ -162,11 +158,27 @@ void Placement::start_waiting(const Widths& widths, Decision& decision) {
   std::ranges::stable_sort(waiting, [](const Waiting& a, const Waiting& b) {
     return a.ranks != b.ranks ? a.ranks > b.ranks : a.seconds > b.seconds;
   });
+  return waiting;
+}
+
+std::vector<int64_t> Placement::next_up(int64_t count) const {
+  std::vector<int64_t> runs;
+  if (options_.whole) {
+    for (const auto& [number, run] : runs_)
+      if (run.waits()) runs.push_back(number);
+  } else {
+    for (const Waiting& each : waiting_in_order(fewest_by_run(planned_horizon_s_))) runs.push_back(each.number);
+  }
+  runs.resize(std::min(static_cast<size_t>(count), runs.size()));
+  return runs;
+}
+
+void Placement::start_waiting(const Widths& widths, Decision& decision) {
   // Until the first run that does not fit can start, the others must not take its ranks: they may end before, or
   // take what it will leave over.
   double start_of_blocked = kNever;
   int64_t left_over = ranks_;
-  for (const Waiting& each : waiting) {
+  for (const Waiting& each : waiting_in_order(widths)) {
     const int64_t free = free_ranks();
     if (each.ranks <= free && (each.seconds <= start_of_blocked || each.ranks <= left_over)) {
       if (each.seconds > start_of_blocked) left_over -= each.ranks;

@@ -1,5 +1,5 @@
 // Which ranks train which run: the decisions of the coordinator, without clocks, messages or files. The simulation
-// (simulation.hpp) and a launch (train/coordinator.hpp) drive the same object.
+// (simulation.hpp) and a launch (coordinate/coordinator.hpp) drive the same object.
 //
 //   Placement placement(64, {.change_s = 60});
 //   placement.add(0, 26691, speeds);              // run 0 has so many steps left
@@ -59,6 +59,8 @@ class Placement {
   Decision decide();
 
   bool idle() const { return runs_.empty(); }
+  // The waiting runs that will probably start next, as far as there are so many.
+  std::vector<int64_t> next_up(int64_t count) const;
   int64_t free_ranks() const;
   // Seconds until all that is known has ended, by the present estimates.
   double estimate_s() const;
@@ -93,6 +95,11 @@ class Placement {
   Widths fewest_by_run(double horizon_s) const;
   Plan plan();
   Decision decide_whole();
+  struct Waiting {
+    int64_t number, ranks;
+    double seconds;
+  };
+  std::vector<Waiting> waiting_in_order(const Widths& widths) const;
   void start_waiting(const Widths& widths, Decision& decision);
   std::vector<int64_t> misplaced(double horizon_s, bool late_alone) const;
   void rearrange(double now_ends, Decision& decision);

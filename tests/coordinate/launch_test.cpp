@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
@@ -159,7 +160,7 @@ TEST(Launch, ASignalStopsEveryRunAndTheNextLaunchGoesOn) {
   const ExitCode code = sweeps.launch(disturbed, true, [&](const std::string& id, comm::Communicator&, int64_t step) {
     if (id != disturbed.runs[1].id || step != 11 || sent || world->rank() != world->size() - 1) return;
     sent = true;
-    std::raise(SIGUSR1);
+    kill(getpid(), SIGUSR1);
   });
   EXPECT_EQ(code, ExitCode::kStopped);
   if (world->rank() == 0) {

@@ -34,6 +34,7 @@ Ledger open(const Sweep& sweep) { return Ledger::open(sweep, plan_of(sweep)); }
 Claim started(const Ledger& ledger, const SweepRun& run) {
   std::optional<Claim> claim = ledger.take(run);
   if (!claim) throw std::runtime_error(run.id + " cannot be taken");
+  ledger.prepare(run, claim->attempt());
   ledger.start(run, claim->attempt());
   return std::move(*claim);
 }
@@ -299,10 +300,10 @@ TEST(Ledger, RefusesARunFolderOfOtherSettings) {
   const Sweep sweep = sweep_in(folder.path(), "[1]");
   const Ledger ledger = open(sweep);
   const Claim claim = started(ledger, sweep.runs[0]);
-  EXPECT_NO_THROW(ledger.start(sweep.runs[0], claim.attempt()));
+  EXPECT_NO_THROW(ledger.prepare(sweep.runs[0], claim.attempt()));
   SweepRun other = sweep.runs[0];
   other.config.optimizer.lr *= 2;  // under the id of the first
-  EXPECT_THROW(ledger.start(other, claim.attempt()), base::UserError);
+  EXPECT_THROW(ledger.prepare(other, claim.attempt()), base::UserError);
 }
 
 TEST(Summary, ShowsResultsAndOrphansAfterAnEdit) {
