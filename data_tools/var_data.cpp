@@ -13,7 +13,6 @@
 #include "data/vips_runtime.hpp"
 #include "export.hpp"
 #include "inspect.hpp"
-#include "tokenizer/vqvae.hpp"
 
 namespace varscale::data {
 namespace {
@@ -59,16 +58,6 @@ void add_synth(CLI::App& app, std::function<void()>& work) {
                  options->tree.side, options->tree.side, kSynthClasses);
     };
   });
-}
-
-ImageEncoder load_encoder(const std::filesystem::path& path) {
-  auto vqvae = std::make_shared<tokenizer::Vqvae>(tokenizer::Vqvae::load(path));
-  return {.image_side = vqvae->config().image_side,
-          .scales = vqvae->config().scales,
-          .fingerprint = vqvae->fingerprint(),
-          .path = path.string(),
-          .quantizer = vqvae->quantizer().weights(),
-          .encode = [vqvae](const at::Tensor& x_BCHW) { return vqvae->tokens(x_BCHW); }};
 }
 
 void run_tokenize(const TokenizeOptions& options, const std::filesystem::path& tokenizer) {

@@ -21,6 +21,7 @@
 #include "coordinate/coordinator.hpp"
 #include "coordinate/run_jobs.hpp"
 #include "coordinate/worker.hpp"
+#include "data/vips_runtime.hpp"
 #include "records/run_file.hpp"
 #include "scaling/count.hpp"
 #include "sweep/gather.hpp"
@@ -159,6 +160,9 @@ class Launch {
                         world.size());
       sweep_ = sweep::load_sweep(options.file, options.overrides, sweep::Purpose::kTrain);
       if (!options.only.empty()) leave_out_all_but(options.only);
+      if (!coordinate::any_online(sweep_)) return;
+      vips_.emplace("var_sweep");
+      if (is_first()) coordinate::check_images(sweep_, sweep::Ledger::look(sweep_));
     });
   }
 
@@ -285,6 +289,7 @@ class Launch {
   const Options& options_;
   comm::Communicator& world_;
   base::StopSignals stop_;
+  std::optional<data::VipsRuntime> vips_;  // where images are decoded
   sweep::Sweep sweep_;
   std::set<std::string> left_out_;       // by --only
   std::optional<sweep::Ledger> ledger_;  // on the first rank

@@ -27,13 +27,6 @@ Batch make_batch(const records::TokenFile& file, const std::vector<int64_t>& row
   return batch;
 }
 
-TrainSample locate(const base::Permutation& order, const base::RandomStream& first_crop,
-                   int64_t crops, int64_t epoch, int64_t place) {
-  const uint64_t image = order(static_cast<uint64_t>(place));
-  const int64_t first = static_cast<int64_t>(first_crop.below(image, crops));
-  return {epoch, static_cast<int64_t>(image), (first + epoch) % crops};
-}
-
 }  // namespace
 
 TrainBatches::TrainBatches(const records::TokenFile& file, uint64_t data_seed, int64_t batch)
@@ -49,32 +42,47 @@ int64_t TrainBatches::images() const { return file_->info().train_images; }
 
 TrainSample TrainBatches::sample(int64_t sample_id) const {
   VARSCALE_CHECK(sample_id >= 0, "sample {}", sample_id);
-  const int64_t epoch = sample_id / images();
-  const base::Permutation order(images(), data_seed_, "epoch", epoch);
-  const base::RandomStream first_crop(data_seed_, "crop");
-  return locate(order, first_crop, file_->info().crops, epoch, sample_id % images());
+  return samples({sample_id}).front();
 }
 
-Batch TrainBatches::load(int64_t step, int64_t begin, int64_t end) const {
+std::vector<int64_t> TrainBatches::sample_ids(int64_t step, int64_t begin, int64_t end) const {
   VARSCALE_CHECK(step >= 0 && 0 <= begin && begin <= end && end <= batch_,
                  "rows [{}, {}) of batch {}, which has {}", begin, end, step, batch_);
   std::vector<int64_t> sample_ids(end - begin);
   std::iota(sample_ids.begin(), sample_ids.end(), step * batch_ + begin);
-  std::vector<int64_t> rows;
-  rows.reserve(sample_ids.size());
-  const base::RandomStream first_crop(data_seed_, "crop");
+  return sample_ids;
+}
+
+std::vector<TrainSample> TrainBatches::samples(const std::vector<int64_t>& sample_ids) const {
+  std::vector<TrainSample> samples;
+  samples.reserve(sample_ids.size());
   std::optional<base::Permutation> order;
   int64_t order_epoch = -1;
-  for (int64_t id : sample_ids) {
+  for (const int64_t id : sample_ids) {
     const int64_t epoch = id / images();
     if (epoch != order_epoch) {
       order.emplace(images(), data_seed_, "epoch", epoch);
       order_epoch = epoch;
     }
-    const TrainSample at = locate(*order, first_crop, file_->info().crops, epoch, id % images());
-    rows.push_back(file_->train_row(at.image, at.crop));
+    const auto image = static_cast<int64_t>((*order)(static_cast<uint64_t>(id % images())));
+    samples.push_back({epoch, image, crop_of(epoch, image)});
   }
-  return make_batch(*file_, rows, std::move(sample_ids));
+  return samples;
+}
+
+CachedBatches::CachedBatches(const records::TokenFile& file, uint64_t data_seed, int64_t batch)
+    : TrainBatches(file, data_seed, batch), first_crop_(data_seed, "crop") {}
+
+int64_t CachedBatches::crop_of(int64_t epoch, int64_t image) const {
+  const int64_t crops = file().info().crops;
+  const auto first = static_cast<int64_t>(first_crop_.below(static_cast<uint64_t>(image), crops));
+  return (first + epoch) % crops;
+}
+
+Batch CachedBatches::load(int64_t step, int64_t begin, int64_t end) {
+  std::vector<int64_t> ids = sample_ids(step, begin, end), rows;
+  for (const TrainSample& at : samples(ids)) rows.push_back(file().train_row(at.image, at.crop));
+  return make_batch(file(), rows, std::move(ids));
 }
 
 ValidationBatches::ValidationBatches(const records::TokenFile& file) : file_(&file) {

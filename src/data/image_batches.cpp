@@ -53,6 +53,13 @@ std::shared_ptr<const RgbImage> ImageBatches::resized(int64_t number) const {
 }
 
 at::Tensor ImageBatches::batch_u8_BHWC(const std::vector<int64_t>& numbers, int64_t crop) const {
+  return batch_u8_BHWC(numbers, std::vector<int64_t>(numbers.size(), crop));
+}
+
+at::Tensor ImageBatches::batch_u8_BHWC(const std::vector<int64_t>& numbers,
+                                       const std::vector<int64_t>& crops) const {
+  VARSCALE_CHECK(crops.size() == numbers.size(), "{} crop numbers for {} images", crops.size(),
+                 numbers.size());
   const auto count = static_cast<int64_t>(numbers.size());
   const int64_t side = how_.side;
   at::Tensor images = at::empty({count, side, side, 3}, at::kByte);
@@ -67,7 +74,7 @@ at::Tensor ImageBatches::batch_u8_BHWC(const std::vector<int64_t>& numbers, int6
       y = std::llrint(static_cast<double>(spare_y) / 2);
     } else {
       const base::RandomStream place(how_.seed, "crop_place", set_.entry(numbers[b]).source_id,
-                                     crop);
+                                     crops[b]);
       y = static_cast<int64_t>(place.below(0, spare_y + 1));
       x = static_cast<int64_t>(place.below(1, spare_x + 1));
     }

@@ -48,6 +48,8 @@ class ImageBatches {
   // Images `numbers` (each below size()), their crop number `crop`: float32 [B,3,side,side].
   at::Tensor batch(const std::vector<int64_t>& numbers, int64_t crop = 0) const;
   at::Tensor batch_u8_BHWC(const std::vector<int64_t>& numbers, int64_t crop = 0) const;
+  // The same with a crop number for each image.
+  at::Tensor batch_u8_BHWC(const std::vector<int64_t>& numbers, const std::vector<int64_t>& crops) const;
   at::Tensor labels_B(const std::vector<int64_t>& numbers) const;  // int64
 
  private:

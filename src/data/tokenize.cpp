@@ -151,6 +151,9 @@ TokenizeReport tokenize(const TokenizeOptions& options, const ImageEncoder& enco
   info.tokenizer_path = encoder.path;
   info.preprocessing = how.words();
   info.source_fingerprint = combined_fingerprint(sets);
+  info.train_source = {.crop_seed = how.seed,
+                       .keep_exact = how.keep_exact,
+                       .fingerprint = sets.train.fingerprint()};
 
   const at::NoGradGuard no_grad;
   records::TokenFileWriter writer(options.out, info, encoder.quantizer);

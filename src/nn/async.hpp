@@ -20,7 +20,7 @@ namespace varscale::nn {
 
 using at::Tensor;
 
-// A tensor of the host on the device, by way of pinned memory; x itself, if that is the CPU.
+// A tensor of the host on the device, by way of pinned memory; x itself, if it is there or that is the CPU.
 Tensor to_device(const Tensor& x, at::Device device);
 
 // From construction to end(), on the device's current stream. Move-only.

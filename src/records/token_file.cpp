@@ -106,6 +106,10 @@ TokenFileInfo read_info(const Handle& file, const Path& path) {
   info.preprocessing = text("preprocessing");
   info.source_fingerprint = text("source_fingerprint");
   info.tokenizer_path = text("tokenizer_path");
+  if (H5Aexists(file.get(), "crop_seed") > 0)
+    info.train_source = {.crop_seed = static_cast<uint64_t>(integer("crop_seed")),
+                         .keep_exact = integer("keep_exact") != 0,
+                         .fingerprint = text("train_fingerprint")};
   info.scales = hdf5::read_int_array(file.get(), path, "scales");
   token_layout::check_info(path.string(), info);
   info.class_names = read_class_names(file, path, info.classes);

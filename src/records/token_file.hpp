@@ -22,10 +22,19 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace varscale::records {
+
+// How training images were made rows: what it takes to encode other crops of them later.
+struct TrainSource {
+  uint64_t crop_seed = 0;
+  bool keep_exact = true;   // images of exactly image_side were taken as they are
+  std::string fingerprint;  // of the listing of the training images alone
+  bool operator==(const TrainSource&) const = default;
+};
 
 struct TokenFileInfo {
   int64_t train_images = 0, validation_images = 0;
@@ -39,6 +48,9 @@ struct TokenFileInfo {
   std::string preprocessing;          // in words: resize, crop, range
   std::string source_fingerprint;     // of the source listing
   std::string tokenizer_path;         // for humans; not part of the identity
+  // Files of an older var_data have none. Not part of the identity, which has it in preprocessing and
+  // source_fingerprint.
+  std::optional<TrainSource> train_source = {};
   int64_t tokens_per_image() const;
   int64_t rows() const { return train_images * crops + validation_images; }
 };

@@ -77,6 +77,11 @@ void write_info(const Handle& file, const Path& path, const TokenFileInfo& info)
   set("preprocessing", info.preprocessing);
   set("source_fingerprint", info.source_fingerprint);
   set("tokenizer_path", info.tokenizer_path);
+  if (info.train_source) {
+    set("crop_seed", static_cast<int64_t>(info.train_source->crop_seed));  // the same 64 bits
+    set("keep_exact", static_cast<int64_t>(info.train_source->keep_exact));
+    set("train_fingerprint", info.train_source->fingerprint);
+  }
   hdf5::set_attribute(file.get(), path, "scales", info.scales);
   write_class_names(file, path, info.class_names);
 }

@@ -140,6 +140,8 @@ nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& token
   // The budget counts once, in images, and the warm-up as a share.
   for (const char* key : {"epochs", "tokens", "flops"}) identity["settings"]["train"].erase(key);
   identity["settings"]["schedule"].erase("warmup_images");
+  // The fingerprint says all of cached tokens; and runs of before there was another kind keep their ids.
+  if (!run.data.online()) identity["settings"].erase("data");
   return identity;
 }
 

@@ -122,6 +122,21 @@ struct TrainConfig {
   }
 };
 
+// Where the tokens of the training images come from. Those of validation are always the token file's.
+struct DataConfig {
+  std::string tokens = "cached";
+  std::string images, tokenizer;  // paths, of online alone
+
+  bool online() const { return tokens == "online"; }
+
+  template <class Visitor>
+  void visit(Visitor& v) {
+    v.field("tokens", tokens, "cached: the crops that the token file holds; online: each step decodes, crops and encodes its images, other crops in every pass", OneOf{"cached", "online"});
+    v.field("images", images, "online: folder of the training images that the token file was made from", Identity::kNo);
+    v.field("tokenizer", tokenizer, "online: weights of the tokenizer that the token file was made with", Identity::kNo);
+  }
+};
+
 // How the ranks hold the model: changes speed and memory, and the last bits of sums.
 struct ParallelConfig {
   std::string mode = "auto";
@@ -167,6 +182,7 @@ struct RunConfig {
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   TrainConfig train;
+  DataConfig data;
   ParallelConfig parallel;
   EvalConfig eval;
 
@@ -179,6 +195,7 @@ struct RunConfig {
     v.section("optimizer", optimizer, "AdamW");
     v.section("schedule", schedule, "learning rate over the steps");
     v.section("train", train, "budget, batch, seeds, precision");
+    v.section("data", data, "tokens of the training images");
     v.section("parallel", parallel, "how the ranks hold the model");
     v.section("eval", eval, "validation while training");
   }

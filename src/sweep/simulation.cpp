@@ -14,7 +14,7 @@ namespace varscale::sweep {
 
 namespace {
 
-constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr double kForever = std::numeric_limits<double>::infinity();
 
 double speed_at(const SimulatedRun& run, int64_t ranks) {
   return std::ranges::find(run.speeds, ranks, &Speed::ranks)->steps_per_s;
@@ -64,7 +64,7 @@ class Clockwork {
  private:
   struct Group {
     double trains_s, steps, steps_per_s, ends_s;
-    double returns_s = kNever;
+    double returns_s = kForever;
     double leaves_s() const { return std::min(ends_s, returns_s); }
     double steps_left(double now) const { return std::max(0.0, steps - std::max(0.0, now - trains_s) * steps_per_s); }
   };
@@ -85,7 +85,7 @@ class Clockwork {
       group.steps = left_[number];
       group.trains_s = now_ + half;
       group.returns_s = now_ + half;
-      if (group.ends_s <= group.returns_s) group.returns_s = kNever;
+      if (group.ends_s <= group.returns_s) group.returns_s = kForever;
     }
   }
 
@@ -111,7 +111,7 @@ double fixed_groups(const std::vector<SimulatedRun>& runs, int64_t ranks, int64_
     double speed = 0;
     for (const Speed& each : run.speeds)
       if (each.ranks <= width) speed = std::max(speed, each.steps_per_s);
-    if (speed == 0) return kNever;
+    if (speed == 0) return kForever;
     seconds.push_back(run.steps / speed);
   }
   std::ranges::sort(seconds, std::greater());
@@ -132,7 +132,7 @@ double fixed_groups(const std::vector<SimulatedRun>& runs, int64_t ranks, int64_
 double lower_bound(const std::vector<SimulatedRun>& runs, int64_t ranks) {
   double area = 0, longest = 0;
   for (const SimulatedRun& run : runs) {
-    double cheapest = kNever, fastest = kNever;
+    double cheapest = kForever, fastest = kForever;
     for (const Speed& speed : run.speeds) {
       const double seconds = run.steps / speed.steps_per_s;
       cheapest = std::min(cheapest, seconds * static_cast<double>(speed.ranks));
@@ -154,7 +154,7 @@ Makespans simulate(const Simulation& simulation, uint64_t draw) {
   }
   Makespans result = Clockwork(simulation, truth).run();
   result.one_by_one = one_by_one(truth);
-  result.fixed_groups = kNever;
+  result.fixed_groups = kForever;
   for (int64_t width = 1; width <= simulation.ranks; ++width)
     if (simulation.ranks % width == 0)
       result.fixed_groups = std::min(result.fixed_groups, fixed_groups(truth, simulation.ranks, width));

@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "sweep/branches.hpp"
+#include "sweep/conditional.hpp"
 #include "sweep/include.hpp"
 #include "sweep/settings.hpp"
 #include "sweep/tune.hpp"
@@ -65,11 +66,7 @@ class SweepReader {
     for (const auto& [depth, settings] : by_depth_)
       if (!settings.used)
         faults_.add(settings.where, fmt::format("unused key by_depth.{}: no run has this depth", depth));
-    for (const auto& [place, used] : schedule_parts_)
-      if (!used)
-        faults_.add(place.first, fmt::format("unused key {}: the schedule.kind of its runs has no "
-                                             "such part",
-                                             place.second));
+    conditional_.refuse_unused(faults_);
     for (const base::Document& layer : layers_) faults_.refuse_unread(layer);
     faults_.throw_if_any();
     return std::move(sweep_);
@@ -375,7 +372,7 @@ class SweepReader {
     assign([](const std::string& each) {
       return each != "tokens" && std::ranges::find(kFirstKeys, each) == std::end(kFirstKeys);
     });
-    note_schedule_parts(settings, config.schedule.kind);
+    conditional_.note(settings, config, where, purpose_ == Purpose::kTrain, faults_);
     if (!tokens || faults_.sentences().size() != before) return std::nullopt;
     SweepRun run{{}, where, {}, *tokens};
     try {
@@ -434,16 +431,6 @@ class SweepReader {
     return found->second ? &*found->second : nullptr;
   }
 
-  // A part of the schedule that no run's kind has is an unused key.
-  void note_schedule_parts(const Settings& settings, const std::string& kind) {
-    const auto note = [&](const char* key, bool used) {
-      if (const Node* node = settings.find(key))
-        schedule_parts_[{node->where(), node->path()}] |= used;
-    };
-    note("schedule.hold", kind == "wsd" || kind == "public");
-    note("schedule.end", kind != "constant");
-  }
-
   const std::vector<base::Document>& layers_;
   Purpose purpose_;
   const TokenLookup& lookup_;
@@ -456,7 +443,7 @@ class SweepReader {
   std::optional<TokenFacts> assumed_;
   std::map<std::string, std::optional<TokenFacts>> tokens_;
   std::map<std::string, std::pair<std::string, std::string>> ids_;      // id: identity hash, place
-  std::map<std::pair<std::string, std::string>, bool> schedule_parts_;  // where, path: is used
+  ConditionalSettings conditional_;
   int64_t expanded_ = 0;
 };
 

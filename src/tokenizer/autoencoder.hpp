@@ -26,7 +26,7 @@ struct AutoencoderShape {
 
 class Encoder {
  public:
-  Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters);
+  Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device = at::kCPU);
   // image_B3XX in [-1, 1] to [B, C, H, W].
   Tensor operator()(const Tensor& image_B3XX, const Observer& observe = {}) const;
 
@@ -45,7 +45,7 @@ class Encoder {
 
 class Decoder {
  public:
-  Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters);
+  Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device = at::kCPU);
   // [B, C, H, W] to an image, not clamped.
   Tensor operator()(const Tensor& z_BCHW, const Observer& observe = {}) const;
   // The last convolution's weight [3, channels, 3, 3], for losses that balance gradients there.

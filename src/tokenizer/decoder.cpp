@@ -5,8 +5,8 @@
 
 namespace varscale::tokenizer {
 
-Decoder::Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters) {
-  const Builder build("decoder.", shape.groups, parameters);
+Decoder::Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device) {
+  const Builder build("decoder.", shape.groups, parameters, device);
   const int64_t last = shape.levels() - 1;
   conv_in_ = build.conv("conv_in", shape.code_width, shape.width(last));
   middle_.emplace(build.below("mid"), shape.width(last));

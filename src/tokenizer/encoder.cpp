@@ -5,8 +5,8 @@
 
 namespace varscale::tokenizer {
 
-Encoder::Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters) {
-  const Builder build("encoder.", shape.groups, parameters);
+Encoder::Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device) {
+  const Builder build("encoder.", shape.groups, parameters, device);
   conv_in_ = build.conv("conv_in", 3, shape.channels);
   int64_t width = shape.channels;
   for (int64_t i = 0; i < shape.levels(); ++i) {

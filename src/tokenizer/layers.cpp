@@ -16,7 +16,7 @@ Tensor GroupNorm::operator()(const Tensor& x_BCHW) const {
 
 Conv Builder::conv(const std::string& name, int64_t in, int64_t out, int64_t kernel,
                    int64_t stride) const {
-  Conv conv{at::zeros({out, in, kernel, kernel}), at::zeros({out}), stride,
+  Conv conv{at::zeros({out, in, kernel, kernel}, device_), at::zeros({out}, device_), stride,
             stride == 1 ? kernel / 2 : 0};
   parameters_.push_back({prefix_ + name + ".weight", conv.weight_OIkk});
   parameters_.push_back({prefix_ + name + ".bias", conv.bias_O});
@@ -24,7 +24,7 @@ Conv Builder::conv(const std::string& name, int64_t in, int64_t out, int64_t ker
 }
 
 GroupNorm Builder::norm(const std::string& name, int64_t channels) const {
-  GroupNorm norm{at::ones({channels}), at::zeros({channels}), groups_};
+  GroupNorm norm{at::ones({channels}, device_), at::zeros({channels}, device_), groups_};
   parameters_.push_back({prefix_ + name + ".weight", norm.weight_C});
   parameters_.push_back({prefix_ + name + ".bias", norm.bias_C});
   return norm;

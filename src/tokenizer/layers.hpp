@@ -39,10 +39,11 @@ struct GroupNorm {
 // Makes the parameters of layers under one prefix. Norms start at one and zero, convolutions at zero.
 class Builder {
  public:
-  Builder(std::string prefix, int64_t groups, nn::NamedTensors& parameters)
-      : prefix_(std::move(prefix)), groups_(groups), parameters_(parameters) {}
+  Builder(std::string prefix, int64_t groups, nn::NamedTensors& parameters,
+          at::Device device = at::kCPU)
+      : prefix_(std::move(prefix)), groups_(groups), parameters_(parameters), device_(device) {}
   Builder below(const std::string& name) const {
-    return {prefix_ + name + ".", groups_, parameters_};
+    return {prefix_ + name + ".", groups_, parameters_, device_};
   }
   Conv conv(const std::string& name, int64_t in, int64_t out, int64_t kernel = 3,
             int64_t stride = 1) const;
@@ -52,6 +53,7 @@ class Builder {
   std::string prefix_;
   int64_t groups_;
   nn::NamedTensors& parameters_;
+  at::Device device_;
 };
 
 // x + conv2(silu(norm2(conv1(silu(norm1(x)))))), x through a 1x1 convolution where the channels change.

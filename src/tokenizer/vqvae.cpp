@@ -42,17 +42,25 @@ VqvaeConfig checked(VqvaeConfig config) {
 
 }  // namespace
 
-Vqvae::Vqvae(VqvaeConfig config)
-    : config_(checked(std::move(config))), quantizer_(config_.quantizer()) {
-  encoder_.emplace(config_.autoencoder(), parameters_);
-  decoder_.emplace(config_.autoencoder(), parameters_);
+Vqvae::Vqvae(VqvaeConfig config, at::Device device)
+    : config_(checked(std::move(config))), quantizer_(Quantizer(config_.quantizer()).to(device)) {
+  encoder_.emplace(config_.autoencoder(), parameters_, device);
+  decoder_.emplace(config_.autoencoder(), parameters_, device);
   const nn::NamedTensors& codes = quantizer_.parameters();  // codebook first, then the phis
   parameters_.insert(parameters_.end(), codes.begin() + 1, codes.end());
   parameters_.push_back(codes[0]);
-  const Builder build("", config_.groups, parameters_);
+  const Builder build("", config_.groups, parameters_, device);
   quant_conv_ = build.conv("quant_conv", config_.code_width, config_.code_width);
   post_quant_conv_ = build.conv("post_quant_conv", config_.code_width, config_.code_width);
-  hits_SV_ = at::zeros({quantizer_.config().scales.count(), config_.vocabulary});
+  hits_SV_ = at::zeros({quantizer_.config().scales.count(), config_.vocabulary}, device);
+}
+
+Vqvae Vqvae::to(at::Device device) const {
+  const at::NoGradGuard no_grad;
+  Vqvae copy(config_, device);
+  const nn::NamedTensors from = state(), to = copy.state();
+  for (size_t i = 0; i < from.size(); ++i) to[i].tensor.copy_(from[i].tensor);
+  return copy;
 }
 
 nn::NamedTensors Vqvae::state() const {

@@ -74,7 +74,9 @@ enum class Init {
 
 class Vqvae {
  public:
-  explicit Vqvae(VqvaeConfig config);  // convolutions zero; call initialise() or load
+  // Convolutions zero; call initialise() or load.
+  explicit Vqvae(VqvaeConfig config, at::Device device = at::kCPU);
+  Vqvae to(at::Device device) const;  // a copy there
   const VqvaeConfig& config() const noexcept { return config_; }
   const Quantizer& quantizer() const noexcept { return quantizer_; }
   const Decoder& decoder() const noexcept { return *decoder_; }

@@ -36,7 +36,11 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
   facts["precision"] = run.train.precision;
   facts["budget_images"] = sweep::images_seen_of(run);
   facts["unique_images"] = job.facts.train_images;
-  facts["unique_tokens"] = job.facts.train_images * job.facts.crops * shape.tokens.scales.tokens();
+  // Online every pass has crops of its own: as many as the run takes.
+  const int64_t unique_crops =
+      run.data.online() ? sweep::images_seen_of(run) : job.facts.train_images * job.facts.crops;
+  facts["data_tokens"] = run.data.tokens;
+  facts["unique_tokens"] = unique_crops * shape.tokens.scales.tokens();
   facts["passes"] = images / static_cast<double>(job.facts.train_images);
   facts["tokens_per_image"] = shape.tokens.scales.tokens();
   facts["tokens_fingerprint"] = job.facts.fingerprint;

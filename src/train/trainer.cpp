@@ -28,6 +28,7 @@
 #include "tokenizer/quantizer.hpp"
 #include "train/eval_points.hpp"
 #include "train/facts.hpp"
+#include "train/feed.hpp"
 #include "train/set_up.hpp"
 #include "train/step_report.hpp"
 #include "train/validate.hpp"
@@ -76,7 +77,7 @@ class Trainer {
         stop_(stop),
         shape_(sweep::shape_of(job.run, job.facts)),
         schedule_(make_schedule(job.run)),
-        batches_(tokens, run_.train.data_seed, run_.train.batch),
+        feed_(make_batches(run_, tokens, job.open_images), run_, world),
         validation_(tokens),
         device_(device_of(job.run)),
         quantizer_(tokenizer::Quantizer::from_weights(tokens.quantizer(), shape_.tokens.scales)
@@ -97,8 +98,7 @@ class Trainer {
                   .config_hash = sweep::identity_hash(run_, job.facts)},
         flops_per_image_(scaling::training_flops(shape_, 1.0)),
         eval_plan_(plan_evaluations(run_, schedule_, validation_.images(), flops_per_image_,
-                                    scaling::count_forward(shape_).total())),
-        share_(parallel::share_of(run_.train.batch, world.rank(), world.size())) {
+                                    scaling::count_forward(shape_).total())) {
     if (tokens.fingerprint() != job.facts.fingerprint) {
       throw base::UserError("{}: its tokens have changed since the run was planned; start again",
                             tokens.path().string());
@@ -271,20 +271,12 @@ class Trainer {
     double data_wait_s = 0;
     parallel_->begin_step();
     at::Tensor sums_2S = no_sums();
-    // All ranks make equally many passes: they gather weights together.
-    const int64_t largest = (run_.train.batch + world_.size() - 1) / world_.size();
-    const int64_t micro = run_.train.micro_batch > 0 ? run_.train.micro_batch : largest;
-    const int64_t passes = (largest + micro - 1) / micro;
-    for (int64_t pass = 0; pass < passes; ++pass) {
-      const int64_t begin = std::min(share_.end, share_.begin + pass * micro);
-      const int64_t end = std::min(share_.end, begin + micro);
-      const bool counted = begin < end;
+    for (int64_t pass = 0; pass < feed_.passes(); ++pass) {
       const Clock::time_point load_begin = Clock::now();
-      const data::Batch batch =
-          counted ? batches_.load(step_, begin, end) : batches_.load(step_, 0, 1);
+      const Feed::Portion portion = feed_.take(step_, pass);
       data_wait_s += seconds_since(load_begin);
-      parallel_->begin_micro(pass + 1 == passes);
-      sums_2S += accumulate(batch, counted);
+      parallel_->begin_micro(pass + 1 == feed_.passes());
+      sums_2S += accumulate(portion.batch, portion.counted);
       parallel_->finish_backward();
     }
     std::vector<nn::Interval> waits = parallel_->take_waits();
@@ -459,7 +451,7 @@ class Trainer {
   const base::StopSignals& stop_;
   scaling::VarShape shape_;
   optim::Schedule schedule_;
-  data::TrainBatches batches_;
+  Feed feed_;
   data::ValidationBatches validation_;
   at::Device device_;
   tokenizer::Quantizer quantizer_;
@@ -474,7 +466,6 @@ class Trainer {
   checkpoint::Identity identity_;
   double flops_per_image_;
   EvalPlan eval_plan_;
-  parallel::Share share_;
   std::optional<records::RunFile> rows_;       // on the first rank
   std::optional<records::EventFile> events_;   // on the first rank
   std::optional<base::Progress> progress_;     // on the first rank

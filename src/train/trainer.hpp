@@ -6,21 +6,23 @@
 // Order    The update of step s (from 0) is a function of the configuration, the seed and s; rows
 //          carry the number of updates taken, s + 1. Loss and gradients are sums over the global
 //          batch divided by the global count, so any division of the batch among ranks and
-//          micro-batches gives the same update up to the order of additions.
+//          micro-batches gives the same update up to the order of additions; with data.tokens online
+//          also up to near ties of the encoder.
 // Restart  Continues from the newest complete checkpoint; run.h5 is rebuilt from the rows it
 //          carries. At one layout every later row (but segment and timings) and all weights are bit
 //          for bit those of an undisturbed run.
 // Branches With an origin a run without a checkpoint begins from the trunk's, with its rows: run.h5 is then the
 //          whole history, and rows and weights are those of the run trained from its first step.
 // Errors   UserError: a checkpoint of another configuration or of another trunk, a token file that is not the planned
-//          one. A loss that is not finite ends the run with an error naming the step. These every
-//          rank throws (comm::Agreed); what a rank meets alone, such as a full disk, it throws
-//          alone.
+//          one, images or a tokenizer that are not those of the token file. A loss that is not finite ends the run
+//          with an error naming the step. These every rank throws (comm::Agreed); what a rank meets alone, such as a
+//          full disk or an image that cannot be read, it throws alone.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -28,6 +30,10 @@
 #include "comm/communicator.hpp"
 #include "records/token_file.hpp"
 #include "sweep/identity.hpp"
+
+namespace varscale::data {
+class TrainImages;
+}
 
 namespace varscale::train {
 
@@ -65,6 +71,9 @@ struct TrainJob {
   // Of a branch: its trunk, whose first steps are those of this run. Not looked at where the run has a
   // checkpoint of its own.
   std::optional<Origin> origin = {};
+  // Of data.tokens online: the images and the tokenizer behind the token file. Asked on every rank while the run is
+  // set up; what it throws, all throw.
+  std::function<std::shared_ptr<const data::TrainImages>()> open_images = {};
   bool quiet = false;      // no progress line
   int64_t stop_after = 0;  // stop in good order after this many updates (0: never): for tests
 };

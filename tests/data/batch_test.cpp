@@ -27,7 +27,7 @@ std::vector<int64_t> rows_of(const Batch& batch) {
 TEST(TrainBatches, AnEpochVisitsEveryImageOnceAndTheNextInAnotherOrder) {
   const TemporaryFolder folder;
   const auto file = file_of_rows(folder, 24, 1, 1);
-  const TrainBatches batches(file, 7, 8);
+  CachedBatches batches(file, 7, 8);
   std::vector<std::vector<int64_t>> epochs(2);
   for (int64_t step = 0; step < 6; ++step) {
     const auto rows = rows_of(batches.load(step, 0, 8));
@@ -46,7 +46,7 @@ TEST(TrainBatches, AnEpochVisitsEveryImageOnceAndTheNextInAnotherOrder) {
 TEST(TrainBatches, RowsDoNotDependOnHowABatchIsDividedAmongRanks) {
   const TemporaryFolder folder;
   const auto file = file_of_rows(folder, 10, 1, 3);  // batches of 7 cross epochs inside a batch
-  const TrainBatches batches(file, 7, 7);
+  CachedBatches batches(file, 7, 7);
   for (int64_t step = 0; step < 5; ++step) {
     const Batch whole = batches.load(step, 0, 7);
     const Batch parts[] = {batches.load(step, 0, 3), batches.load(step, 3, 3),
@@ -62,7 +62,7 @@ TEST(TrainBatches, RowsDoNotDependOnHowABatchIsDividedAmongRanks) {
 TEST(TrainBatches, SamplesDoNotDependOnTheBatchSize) {
   const TemporaryFolder folder;
   const auto file = file_of_rows(folder, 10, 1, 2);
-  const auto four = TrainBatches(file, 7, 4), twelve = TrainBatches(file, 7, 12);
+  CachedBatches four(file, 7, 4), twelve(file, 7, 12);
   std::vector<int64_t> in_fours;
   for (int64_t step = 0; step < 3; ++step) {
     const auto rows = rows_of(four.load(step, 0, 4));
@@ -74,7 +74,7 @@ TEST(TrainBatches, SamplesDoNotDependOnTheBatchSize) {
 TEST(TrainBatches, AnImageShowsAllItsCropsBeforeOneComesAgain) {
   const TemporaryFolder folder;
   const auto file = file_of_rows(folder, 6, 1, 4);
-  const TrainBatches batches(file, 7, 6);
+  CachedBatches batches(file, 7, 6);
   std::vector<std::set<int64_t>> crops_of(6);
   std::set<int64_t> in_first_epoch;
   for (int64_t epoch = 0; epoch < 4; ++epoch) {
@@ -90,7 +90,7 @@ TEST(TrainBatches, AnImageShowsAllItsCropsBeforeOneComesAgain) {
 TEST(TrainBatches, SampleNamesTheRowThatLoadTakes) {
   const TemporaryFolder folder;
   const auto file = file_of_rows(folder, 10, 1, 3);
-  const TrainBatches batches(file, 3, 4);
+  CachedBatches batches(file, 3, 4);
   const Batch batch = batches.load(6, 0, 4);
   const auto rows = rows_of(batch);
   for (int64_t i = 0; i < 4; ++i) {
@@ -104,8 +104,8 @@ TEST(TrainBatches, SampleNamesTheRowThatLoadTakes) {
 TEST(TrainBatches, AnotherSeedGivesAnotherOrder) {
   const TemporaryFolder folder;
   const auto file = file_of_rows(folder, 24, 1, 1);
-  EXPECT_NE(rows_of(TrainBatches(file, 0, 24).load(0, 0, 24)),
-            rows_of(TrainBatches(file, 1, 24).load(0, 0, 24)));
+  EXPECT_NE(rows_of(CachedBatches(file, 0, 24).load(0, 0, 24)),
+            rows_of(CachedBatches(file, 1, 24).load(0, 0, 24)));
 }
 
 TEST(ValidationBatches, KeepTheOrderOfTheFile) {

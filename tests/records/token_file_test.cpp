@@ -168,6 +168,22 @@ TEST(TokenFile, FingerprintDependsOnTheNumbersAndNotOnNamesOrOrder) {
   EXPECT_NE(write_changed(0, 0), a);
 }
 
+TEST(TokenFile, SaysHowItsTrainingImagesWereCroppedUnderTheFingerprintOfFilesThatDoNot) {
+  const TemporaryFolder folder;
+  write_example(folder / "older.h5");
+  const TokenFile older(folder / "older.h5");
+  EXPECT_FALSE(older.info().train_source);
+  for (const uint64_t seed : {uint64_t{7}, ~uint64_t{0}}) {
+    TokenFileInfo with = info();
+    with.train_source = {.crop_seed = seed, .keep_exact = false, .fingerprint = "ef56"};
+    write_example(folder / "t.h5", with);
+    const TokenFile file(folder / "t.h5");
+    EXPECT_EQ(file.info().train_source, with.train_source);
+    EXPECT_EQ(file.fingerprint(), older.fingerprint());
+    file.verify();
+  }
+}
+
 TEST(TokenFile, H5pyReadsTheDocumentedLayout) {
   const TemporaryFolder folder;
   write_example(folder / "tokens.h5");

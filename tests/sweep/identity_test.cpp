@@ -47,7 +47,8 @@ class Flip {
     const std::map<std::string, std::string> other = {{"small.h5", "moved.h5"}, {"main", "data"},
                                                       {"wsd", "public"},        {"fp32", "bf16"},
                                                       {"none", "public"},       {"cpu", "cuda"},
-                                                      {"auto", "zero3"},        {"", "64000"}};
+                                                      {"auto", "zero3"},        {"", "64000"},
+                                                      {"cached", "online"}};
     value = other.at(value);
   }
 
@@ -62,6 +63,7 @@ TEST(Identity, HashesExactlyWhatChangesTheNumbers) {
   const std::set<std::string> outside = {
       "tokens", "role", "interpolated", "train.epochs", "train.tokens", "train.flops", "train.micro_batch", "train.save_every_min",
       "train.keep", "train.keep_at", "train.max_skipped", "train.threads", "train.device",
+      "data.images", "data.tokenizer",
       "parallel.mode", "parallel.shards", "parallel.recompute", "parallel.overlap",
       "parallel.memory_gib", "parallel.deadline_s", "parallel.first_deadline_s", "eval.points",
       "eval.max_cost", "eval.batch"};
@@ -100,6 +102,15 @@ TEST(Identity, HashesTheTokensThemselves) {
   other.fingerprint = "07e4";
   const RunConfig run = resolve(depth_four(), small_tokens());
   EXPECT_NE(run_id(run, small_tokens()), run_id(run, other));
+}
+
+// Runs that people have were trained before there was data.tokens.
+TEST(Identity, OfCachedTokensIsThatOfRunsBeforeThereWereOthers) {
+  RunConfig run = resolve(depth_four(), small_tokens());
+  EXPECT_EQ(run_id(run, small_tokens()), "d4-s0-7b98db");
+  EXPECT_FALSE(identity_of(run, small_tokens()).at("settings").contains("data"));
+  run.data = {.tokens = "online", .images = "here", .tokenizer = "there"};
+  EXPECT_EQ(identity_of(run, small_tokens()).at("settings").at("data").dump(), R"({"tokens":"online"})");
 }
 
 TEST(Identity, ReadsDepthSeedAndSixDigits) {

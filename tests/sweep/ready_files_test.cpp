@@ -114,8 +114,16 @@ TEST(ReadyFiles, CheckTheRateOfTheCleanSweepAroundItsRule) {
 
 // A change of the settings must not move the ids of runs that people have.
 TEST(ReadyFiles, KeepTheIdsOfTheirRuns) {
-  EXPECT_EQ(ready("depth.yaml").runs.at(0).id, "d6-s0-6e330b-?");
-  EXPECT_EQ(ready("depth.yaml").runs.at(1).id, "d8-s0-080053-?");
+  const std::map<std::string, std::pair<std::string, std::string>> first_and_last{
+      {"quickstart.yaml", {"d1-s0-77a572-?", "d1-s0-7191bc-?"}}, {"quickstart_fast.yaml", {"d1-s0-77a572-?", "d4-s0-57b4ee-?"}},
+      {"smoke.yaml", {"d1-s0-2a7c0b-?", "d4-s0-805d02-?"}},      {"depth.yaml", {"d6-s0-6e330b-?", "d10-s2-fb9bf1-?"}},
+      {"paper.yaml", {"d6-s0-468d40-?", "d30-s0-dbc024-?"}},     {"paper512.yaml", {"d36-s0-8619dd-?", "d36-s0-8619dd-?"}},
+      {"isoflop.yaml", {"d4-s0-550ae4-?", "d20-s0-db8d60-?"}},   {"wsd.yaml", {"d6-s0-0ccb43-?", "d10-s2-5376b4-?"}},
+      {"lr_check.yaml", {"d6-s0-88b336-?", "d20-s0-efc500-?"}}};
+  for (const auto& [name, ids] : first_and_last) {
+    const Sweep sweep = ready(name);
+    EXPECT_EQ(std::pair(sweep.runs.front().id, sweep.runs.back().id), ids) << name;
+  }
 }
 
 }  // namespace

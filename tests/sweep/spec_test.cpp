@@ -269,5 +269,42 @@ TEST(Spec, ReadsTheReadyFiles) {
   EXPECT_GE(load("smoke.yaml").runs.size(), 3u);
 }
 
+// Settings of online tokens: what is missing, what is given to no effect, and what is not there.
+TEST(Spec, AsksForImagesAndTokenizerWhereTokensAreMadeOnline) {
+  const TemporaryFolder folder;
+  const std::string images = (folder / "images").string(), tokenizer = folder.write("tok.safetensors", "weights").string();
+  std::filesystem::create_directories(images);
+  const auto file = [](const std::string& data, const std::string& run = "model.depth: [1, 2]") {
+    return "name: q\ndefaults:\n  tokens: small.h5\n  data: " + data + "\nruns:\n  - {" + run + "}\n";
+  };
+  const std::string whole = "tokens: online, images: " + images + ", tokenizer: " + tokenizer;
+  const Sweep sweep = sweep_of(file("{" + whole + "}"));
+  ASSERT_EQ(sweep.runs.size(), 2u);
+  EXPECT_TRUE(sweep.runs[0].config.data.online());
+  EXPECT_EQ(sweep.runs[0].config.data.images, images);
+
+  // Once for all runs of a grid, at the key.
+  EXPECT_EQ(refusal_of(file("{tokens: online, images: " + images + "}")),
+            "t.yaml:4: data.tokenizer is not set; data.tokens online needs the weights of the tokenizer that the token "
+            "file was made with");
+  EXPECT_EQ(refusal_of(file("{tokens: online, tokenizer: " + tokenizer + "}"), {}, Purpose::kPlan),
+            "t.yaml:4: data.images is not set; data.tokens online needs the folder of training images that the token "
+            "file was made from");
+  EXPECT_THAT(refusal_of(file("{tokens: onlin}")), HasSubstr("t.yaml:4: defaults.data.tokens is 'onlin', expected one of"));
+  EXPECT_EQ(refusal_of(file("{images: " + images + "}")),
+            "t.yaml:4: unused key defaults.data.images: data.tokens of its runs is cached, and only online reads images");
+  EXPECT_THAT(refusal_of(file("{tokens: cached, tokenizer: " + tokenizer + "}")),
+              HasSubstr("t.yaml:4: unused key defaults.data.tokenizer"));
+  // Defaults may be for some of the runs.
+  EXPECT_EQ(refusal_of(file("{images: " + images + ", tokenizer: " + tokenizer + "}",
+                            "model.depth: 1, data.tokens: [cached, online]")),
+            "");
+  // A plan needs no images.
+  const std::string absent = file("{tokens: online, images: nowhere, tokenizer: nothing.safetensors}");
+  EXPECT_EQ(refusal_of(absent, {}, Purpose::kPlan), "");
+  EXPECT_THAT(refusal_of(absent), HasSubstr("t.yaml:4: data.images is nowhere, which does not exist"));
+  EXPECT_THAT(refusal_of(absent), HasSubstr("t.yaml:4: data.tokenizer is nothing.safetensors, which does not exist"));
+}
+
 }  // namespace
 }  // namespace varscale::sweep

@@ -252,6 +252,20 @@ TEST(Vqvae, ConfigurationsThatDoNotFitAreRefused) {
   refused([](VqvaeConfig& c) { c.channel_mult = {}; });
 }
 
+// A device without numbers stands in for a GPU: nothing may stay behind.
+TEST(Vqvae, IsCopiedToADeviceAsAWhole) {
+  Vqvae here(tiny_config());
+  here.initialise(Init::kPublic, 3);
+  for (const auto& [name, tensor] : here.to(at::kMeta).state()) EXPECT_TRUE(tensor.is_meta()) << name;
+  const Vqvae copy = here.to(at::kCPU);
+  EXPECT_EQ(copy.fingerprint(), here.fingerprint());
+  const Tensor x = test::hash_v("image", {2, 3, 8, 8}).to(at::kFloat);
+  const Tensor tokens_BL = here.tokens(x);
+  here.initialise(Init::kPublic, 4);  // and it is a copy
+  EXPECT_FALSE(at::equal(here.tokens(x), tokens_BL));
+  EXPECT_TRUE(at::equal(copy.tokens(x), tokens_BL));
+}
+
 TEST(Vqvae, InitialisationIsAFunctionOfSeedAndName) {
   Vqvae a(tiny_config()), b(tiny_config()), c(tiny_config());
   a.initialise(Init::kPublic, 1);
