@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <stdexcept>
 
 #include "base/clock.hpp"
 #include "sweep/branches.hpp"
@@ -203,13 +204,15 @@ void Coordinator::came_back(const Group& group) {
   placed_.erase(group.run);
   tried_.insert(run.id);
   if (report.end == Report::End::kStopped && !group.asked) stop("");
+  if (report.end == Report::End::kFailed) settle();  // before others start: they may have no place to write
 }
 
 // The ranks are at work, or have nothing to do: time for the disk.
 void Coordinator::settle() {
   const RunBook::News news = book_.write();
-  if (news.broken) {  // nor could the next one's
-    broken_ = stopping_ = true;
+  if (news.broken) {  // the next would fail too
+    if (!failure_) failure_ = std::make_exception_ptr(std::runtime_error(*news.broken));
+    stopping_ = true;
     ask_all_back();
   }
   for (const auto& [run, report] : news.ended) say_end(run, report);
@@ -360,7 +363,6 @@ bool Coordinator::finished() {
 
 // Done; or a run has failed, now or too often before; or other jobs have what is not done.
 ExitCode Coordinator::exit_code() {
-  if (broken_) return ExitCode::kFailure;
   if (stopped_) return ExitCode::kStopped;
   if (users_fault_) return ExitCode::kBadInput;
   ExitCode code = ExitCode::kDone;

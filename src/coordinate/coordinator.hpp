@@ -103,7 +103,7 @@ class Coordinator {
   std::set<int64_t> placed_;         // runs that the placement knows
   std::set<std::string> tried_;      // not again in this launch
   std::set<int> came_;        // ranks that have once said that they are idle
-  bool stopping_ = false, stopped_ = false, broken_ = false, users_fault_ = false;
+  bool stopping_ = false, stopped_ = false, users_fault_ = false;
   double longest_save_s_ = 0;
   double in_runs_s_ = 0;  // rank-seconds
   double last_run_s_ = 0;             // what the run took that ended last

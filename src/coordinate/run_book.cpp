@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/clock.hpp"
+#include "base/file.hpp"
 
 namespace varscale::coordinate {
 
@@ -10,6 +11,16 @@ namespace {
 
 constexpr double kNoteEvery_s = 5;   // a run's step and loss
 constexpr double kNoteShare = 0.1;   // of the coordinator's time, at most
+
+// For the claim and the states of another run.
+bool has_room(const std::filesystem::path& folder) {
+  try {
+    base::AtomicFile(folder / "room").write(std::string(1 << 14, ' '));  // dropped again
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
 
 }  // namespace
 
@@ -101,6 +112,7 @@ void RunBook::write_end(int64_t number, Page& page, News& news) {
   Report report = *page.end;
   page.end.reset();
   const sweep::SweepRun& run = run_of(number);
+  bool written = true;
   try {
     page.claim.require_held();
     if (report.end == Report::End::kFailed)
@@ -110,14 +122,15 @@ void RunBook::write_end(int64_t number, Page& page, News& news) {
     else
       ledger_.finish(run, page.claim.attempt());
   } catch (const std::exception& error) {
+    written = false;
     page.lost = !page.claim.held();
-    const std::string why = page.claim.attempt().plain(error.what());
-    news.broken |= !page.lost;
-    if (page.keep && !page.lost) news.sentences.push_back(fmt::format("run {}: {}", run.id, why));
-    if (report.end != Report::End::kFailed) report.reason = why;
+    if (report.end != Report::End::kFailed) report.reason = page.claim.attempt().plain(error.what());
     report.end = page.lost ? Report::End::kLost : Report::End::kFailed;
   }
-  if (!page.keep || page.lost) news.ended.emplace_back(number, std::move(report));
+  if (report.end == Report::End::kFailed && (!written || !has_room(ledger_.folder())))
+    news.broken = fmt::format("run {} failed: {}", run.id, report.reason);
+  else if (!page.keep || page.lost)
+    news.ended.emplace_back(number, std::move(report));
 }
 
 }  // namespace varscale::coordinate

@@ -42,7 +42,8 @@ class RunBook {
     std::vector<std::pair<int64_t, Report>> ended;  // `end` is kLost, or kFailed, where it has come to that
     std::vector<int64_t> lost;                      // in training
     std::vector<std::string> sentences;
-    bool broken = false;  // the end of a run could not be written
+    // A run has failed, and nothing can be written in the sweep folder: why. It is not in `ended`.
+    std::optional<std::string> broken;
   };
   News write();
 
