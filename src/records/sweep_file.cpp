@@ -17,7 +17,7 @@ namespace {
 
 using Path = std::filesystem::path;
 
-constexpr int64_t kSchemaVersion = 1;
+constexpr int64_t kSweepFileSchema = 1;
 
 // The columns of /summary and where they lie in a packed row, whose texts are as long as the longest.
 class Columns {
@@ -121,7 +121,7 @@ void write_links(const Handle& file, const Path& path, const std::vector<SweepFi
 
 void write_sweep_file(const Path& path, const std::vector<SweepFileRow>& rows) {
   hdf5::write_file(path, [&](const Handle& file) {
-    hdf5::set_attribute(file.get(), path, "schema_version", kSchemaVersion);
+    hdf5::set_attribute(file.get(), path, "schema_version", kSweepFileSchema);
     write_links(file, path, rows);
     write_summary(file, path, rows);
   });
