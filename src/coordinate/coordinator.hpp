@@ -7,8 +7,8 @@
 // Order    A rank that says it is idle gets an order or waits. A run's group is free when all its ranks have said
 //          so. Runs come up when their trunk has their checkpoint, no other job has them, and the placement has
 //          ranks for them. In the end every rank gets the same exit code.
-// Between two runs of a rank nothing waits for the disk: states are written, and where runs are short the claims of the
-//          next ones taken, while the ranks train (run_book.hpp).
+// Disk     No rank waits for it between two runs: states are written, and where runs are short the claims of the next
+//          ones taken, while the ranks train (run_book.hpp).
 // Failures A run that fails leaves its ranks to the others, which never pause. What the coordinator itself meets
 //          (the sweep folder cannot be written) stops all runs in good order first.
 // Switches Files, seen within seconds: `stop` and `save` in the sweep folder are for all its runs in training, and are
@@ -106,7 +106,7 @@ class Coordinator {
   bool stopping_ = false, stopped_ = false, users_fault_ = false;
   double longest_save_s_ = 0;
   double in_runs_s_ = 0;  // rank-seconds
-  double last_run_s_ = 0;             // what the run took that ended last
+  double last_run_s_ = 0;  // what the run took that ended last
   std::optional<Clock::time_point> last_end_;
   std::optional<base::Progress> progress_;  // of the whole sweep, in GFLOP
   std::map<int64_t, int64_t> counted_;      // by run: updates that are in it

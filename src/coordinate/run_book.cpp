@@ -40,7 +40,6 @@ std::optional<sweep::Attempt> RunBook::take(int64_t run) {
   if (page == nullptr) return std::nullopt;
   page->ahead = false;
   page->starting = true;
-  page->noted = Clock::now();
   return page->claim.attempt();
 }
 

@@ -56,7 +56,7 @@ class RunBook {
     bool keep = false;
     bool lost = false, complained = false;
     std::optional<Report> step, end;
-    Clock::time_point noted = Clock::now();
+    Clock::time_point noted = {};  // when its state was last written
   };
 
   Page* open(int64_t run);
