@@ -35,6 +35,7 @@ void Placement::add(int64_t number, double steps_left, std::vector<Speed> speeds
     VARSCALE_CHECK(speed.ranks >= 1 && speed.steps_per_s > 0, "run {}: {} steps/s on {} ranks", number,
                    speed.steps_per_s, speed.ranks);
   runs_[number] = {.steps_left = steps_left, .speeds = std::move(speeds)};
+  planned_runs_ = 0;
   news_ = true;
 }
 
@@ -62,6 +63,7 @@ void Placement::returned(int64_t number, double steps_left) {
   run.ranks.clear();
   run.asked = false;
   run.steps_left = std::max(0.0, steps_left);
+  planned_runs_ = 0;
   news_ = true;
 }
 
@@ -163,23 +165,33 @@ std::vector<Placement::Waiting> Placement::waiting_in_order(const Widths& widths
 
 std::vector<int64_t> Placement::next_up(int64_t count) const {
   std::vector<int64_t> runs;
+  const auto full = [&] { return std::ssize(runs) >= count; };
   if (options_.whole) {
-    for (const auto& [number, run] : runs_)
-      if (run.waits()) runs.push_back(number);
-  } else {
-    for (const Waiting& each : waiting_in_order(fewest_by_run(planned_horizon_s_))) runs.push_back(each.number);
+    for (auto it = runs_.begin(); it != runs_.end() && !full(); ++it)
+      if (it->second.waits()) runs.push_back(it->first);
+    return runs;
   }
-  runs.resize(std::min(static_cast<size_t>(count), runs.size()));
+  const bool planned = planned_runs_ > kMostPacked && std::ssize(runs_) > kMostPacked;
+  const auto order = planned ? planned_order_ : waiting_in_order(fewest_by_run(planned_horizon_s_));
+  for (auto it = order.begin(); it != order.end() && !full(); ++it)
+    if (still_waits(*it)) runs.push_back(it->number);
   return runs;
 }
 
-void Placement::start_waiting(const Widths& widths, Decision& decision) {
+bool Placement::still_waits(const Waiting& each) const {
+  const auto found = runs_.find(each.number);
+  return found != runs_.end() && found->second.waits();
+}
+
+void Placement::start_waiting(const std::vector<Waiting>& order, Decision& decision) {
   // Until the first run that does not fit can start, the others must not take its ranks: they may end before, or
   // take what it will leave over.
   double start_of_blocked = kNever;
   int64_t left_over = ranks_;
-  for (const Waiting& each : waiting_in_order(widths)) {
+  for (const Waiting& each : order) {
     const int64_t free = free_ranks();
+    if (free == 0) return;
+    if (!still_waits(each)) continue;
     if (each.ranks <= free && (each.seconds <= start_of_blocked || each.ranks <= left_over)) {
       if (each.seconds > start_of_blocked) left_over -= each.ranks;
       start(each.number, each.ranks, decision);
@@ -214,7 +226,6 @@ std::vector<int64_t> Placement::misplaced(double horizon_s, bool late_alone) con
 
 // Other widths for what is in training, where all then ends sooner by more than that costs.
 void Placement::rearrange(double now_ends, Decision& decision) {
-  if (static_cast<int64_t>(runs_.size()) > kMostPacked) return;
   double earliest = now_ends - std::max(options_.change_s, kWorthwhile * now_ends);
   const double shortest = best_horizon();
   for (double factor = 1; factor < 1.3; factor *= 1.02) {
@@ -252,7 +263,7 @@ Placement::End Placement::end_with(const Widths& widths) const {
   std::vector<double> ends;
   for (;;) {
     Decision ignored;
-    future.start_waiting(widths, ignored);
+    future.start_waiting(future.waiting_in_order(widths), ignored);
     double next = kNever;
     for (const Run& run : future.runs_ | std::views::values)
       if (!run.waits()) next = std::min(next, future.seconds(run, run.width()));
@@ -285,18 +296,20 @@ Placement::Widths Placement::fewest_by_run(double horizon_s) const {
   return widths;
 }
 
+// The horizon of many runs hardly moves as one of them ends, nor does their order.
+void Placement::plan_many() {
+  const auto count = std::ssize(runs_);
+  if (std::abs(count - planned_runs_) <= planned_runs_ / 20) return;
+  planned_horizon_s_ = best_horizon();
+  planned_order_ = waiting_in_order(fewest_by_run(planned_horizon_s_));
+  planned_runs_ = count;
+}
+
 // The area alone does not say how well the widths pack: those of some longer horizons are tried too, and then the
 // next wider and narrower width of each run, as long as that ends all sooner.
 Placement::Plan Placement::plan() {
-  const auto count = static_cast<int64_t>(runs_.size());
-  // The horizon of many runs hardly moves as one of them ends.
-  if (count <= kMostPacked || std::abs(count - planned_runs_) > planned_runs_ / 20) {
-    planned_horizon_s_ = best_horizon();
-    planned_runs_ = count;
-  }
-  const double shortest = planned_horizon_s_;
+  const double shortest = planned_horizon_s_ = best_horizon();
   Plan best{fewest_by_run(shortest), {kNever, kNever}};
-  if (count > kMostPacked) return best;
   if (best.widths.empty()) {
     best.end = end_with(best.widths);
     return best;
@@ -343,8 +356,13 @@ Decision Placement::decide() {
   if (!news_ || std::ranges::any_of(runs_ | std::views::values, &Run::asked)) return decision;
   news_ = false;
   for (Run& run : runs_ | std::views::values) run.planned_with = run.correction > 0 ? run.correction : usual_correction_;
+  if (std::ssize(runs_) > kMostPacked) {
+    plan_many();
+    start_waiting(planned_order_, decision);
+    return decision;
+  }
   const Plan now = plan();
-  if (free_ranks() > 0) start_waiting(now.widths, decision);
+  if (free_ranks() > 0) start_waiting(waiting_in_order(now.widths), decision);
   rearrange(now.end.last_s, decision);
   return decision;
 }

@@ -83,7 +83,7 @@ class Placement {
   };
   struct Plan {
     Widths widths;  // of waiting runs
-    End end;        // of all; infinity where there are too many to say
+    End end;        // of all
   };
 
   double seconds(const Run& run, int64_t ranks) const;
@@ -93,6 +93,7 @@ class Placement {
   double best_horizon() const;
   End end_with(const Widths& widths) const;
   Widths fewest_by_run(double horizon_s) const;
+  void plan_many();
   Plan plan();
   Decision decide_whole();
   struct Waiting {
@@ -100,7 +101,8 @@ class Placement {
     double seconds;
   };
   std::vector<Waiting> waiting_in_order(const Widths& widths) const;
-  void start_waiting(const Widths& widths, Decision& decision);
+  bool still_waits(const Waiting& each) const;
+  void start_waiting(const std::vector<Waiting>& order, Decision& decision);
   std::vector<int64_t> misplaced(double horizon_s, bool late_alone) const;
   void rearrange(double now_ends, Decision& decision);
   void start(int64_t number, int64_t ranks, Decision& decision);
@@ -111,8 +113,10 @@ class Placement {
   std::map<int64_t, Run> runs_;
   std::map<int64_t, double> corrections_;  // of all runs that were measured, also ended ones
   double usual_correction_ = 1;            // their median
+  // The last planning of many runs: it holds as long as nearly as many are left and none has come.
   double planned_horizon_s_ = 0;
-  int64_t planned_runs_ = 0;               // so many there were
+  int64_t planned_runs_ = 0;               // so many there were; 0: none since a run has come
+  std::vector<Waiting> planned_order_;
   bool news_ = false;                      // since the last decision
   std::vector<bool> busy_;
 };
