@@ -8,7 +8,7 @@
 //          images of the whole step: the values of ranks and micro-batches add up to the step's, whatever the
 //          division. Give the sum over ranks, not the mean.
 // Legend   B batch here; logits [B, ...].
-// Source   hinge: arXiv 1705.02894; non-saturating: arXiv 1406.2661; adaptive weight: arXiv 2012.09841 eq. 7.
+// Source   hinge: arXiv 1705.02894; non-saturating: arXiv 1406.2661; adaptive weight: arXiv 2012.09841.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,7 +41,7 @@ Tensor generator_loss(AdversarialKind kind, const Tensor& fake_logits, int64_t c
 //   loss = loss + weight * means.loss(real_logits, fake_logits, count);
 //   means.update(sums_2, count);                                  // once a step
 //
-// Source   arXiv 2104.03310 eq. 3 and 4; one-sided as in the public code (google/lecam-gan): a logit that has
+// Source   arXiv 2104.03310; one-sided as in the public code (google/lecam-gan): a logit that has
 //          already crossed the other side's mean is left alone.
 class LecamMeans {
  public:
@@ -64,7 +64,7 @@ class LecamMeans {
 
 // R1 penalty: sum over the images of |d (mean logit) / d image|^2, over count. Differentiable in the
 // discriminator's parameters; no gradient reaches `real`. The usual factor gamma / 2 is the caller's.
-// `logits` is the discriminator alone. Source: arXiv 1801.04406 eq. 9.
+// `logits` is the discriminator alone. Source: arXiv 1801.04406.
 Tensor r1_penalty(const std::function<Tensor(const Tensor& image_B3XX)>& logits, const Tensor& real_B3XX,
                   int64_t count);
 

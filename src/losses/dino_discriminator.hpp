@@ -36,6 +36,7 @@ struct DinoDiscriminatorConfig {
 
 class DinoDiscriminator : public Discriminator {
  public:
+  // On the transformer's device; the heads' compute dtype may be another than the transformer's.
   DinoDiscriminator(DinoVit vit, const DinoDiscriminatorConfig& config, const NetworkOptions& options = {});
 
   const DinoVit& vit() const noexcept { return vit_; }

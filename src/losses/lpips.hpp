@@ -53,8 +53,8 @@ class Lpips {
     Tensor weight_OIkk, bias_O;
   };
   NetworkOptions options_;
-  std::vector<Conv> convs_;                  // the 13 of VGG16, in order
-  std::array<Tensor, kLayers> heads_;        // [1, n, 1, 1]
+  std::vector<Conv> convs_;  // the 13 of VGG16, in order
+  std::array<Tensor, kLayers> heads_C_;
   Tensor shift_1311_, scale_1311_;
   std::string identity_;
 };
