@@ -187,8 +187,4 @@ void export_weights(const CheckpointFolder& checkpoints, int64_t step,
                     {"step", std::to_string(step)}});
 }
 
-records::RunTables CheckpointFolder::rows(int64_t step) const {
-  return records::read_run(path_of(step) / kRows);
-}
-
 }  // namespace varscale::checkpoint

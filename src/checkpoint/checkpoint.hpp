@@ -7,7 +7,7 @@
 //
 // Layout   step-000001000/manifest.json, rank-00000.safetensors ... (weights as "param.<name>", moments
 //          as "exp_avg.<name>" and "exp_avg_sq.<name>"; each file holds ranges of rows, which the
-//          manifest lists), run.h5 (the rows so far).
+//          manifest lists), run.h5 (the rows so far, in the form of the program that writes them).
 // Order    Written beside its place, fsynced, renamed; then older ones are pruned. A folder without
 //          a manifest is an unfinished write and is ignored.
 // Errors   UserError naming the folder: another run's checkpoint, a file that is missing, truncated
@@ -30,6 +30,11 @@
 namespace varscale::checkpoint {
 
 using at::Tensor;
+
+// Names inside a checkpoint's folder.
+inline constexpr int64_t kSchema = records::kCheckpointSchema;
+inline constexpr const char* kManifest = records::kCheckpointManifest;
+inline constexpr const char* kRows = records::kCheckpointRows;
 
 // What a checkpoint says of itself besides tensors.
 struct Identity {
@@ -73,7 +78,9 @@ class CheckpointFolder {
   void load_weights(int64_t step, const nn::NamedTensors& parameters) const;
   // Every tensor, put together, in float32 on the CPU.
   nn::NamedTensors tensors(int64_t step) const;
-  records::RunTables rows(int64_t step) const;
+  // Of a run of var_sweep.
+  records::RunTables rows(int64_t step) const { return records::read_run(rows_file(step)); }
+  std::filesystem::path rows_file(int64_t step) const { return path_of(step) / kRows; }
   nlohmann::json manifest(int64_t step) const;
   std::filesystem::path path_of(int64_t step) const;
 
@@ -93,10 +100,7 @@ std::vector<Piece> whole_pieces(const std::string& prefix, const nn::NamedTensor
 void export_weights(const CheckpointFolder& checkpoints, int64_t step,
                     const std::filesystem::path& path);
 
-// Names inside a checkpoint's folder.
-inline constexpr int64_t kSchema = records::kCheckpointSchema;
-inline constexpr const char* kManifest = records::kCheckpointManifest;
-inline constexpr const char* kRows = records::kCheckpointRows;
+// Name of a rank's file inside a checkpoint's folder.
 std::string rank_file(int rank);
 // Bytes and SHA-256, as the manifest has them.
 nlohmann::json file_facts(const std::filesystem::path& file);

@@ -42,7 +42,7 @@ struct Saver::Flight {
         for (const Piece& piece : state.pieces) entries.push_back(entry_of(piece, name));
       }
       if (rank == 0) {
-        records::write_run(temporary / kRows, state.rows);
+        state.write_rows(temporary / kRows);
         files[kRows] = file_facts(temporary / kRows);
       }
     } catch (const std::exception& error) {

@@ -29,7 +29,8 @@ struct State {
   int64_t step = 0;     // updates taken
   int64_t segment = 0;  // of the process that saved it
   std::vector<Piece> pieces = {};  // that this rank writes; over all ranks every row once
-  records::RunTables rows = {};    // on the first rank
+  // On the first rank: writes the rows so far as this file. Called by the writing thread, so it holds copies.
+  std::function<void(const std::filesystem::path& file)> write_rows = {};
 };
 
 class Saver {

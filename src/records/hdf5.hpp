@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-#include "records/run_file.hpp"
+#include "records/record_file.hpp"
 
 namespace varscale::records::hdf5 {
 

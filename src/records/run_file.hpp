@@ -7,23 +7,18 @@
 //
 // Layout   /steps, /eval, /scales: 1-D compound tables, chunked, little-endian 64-bit fields with
 //          the members' names; every fact is a root attribute; schema_version is 2.
-// Order    Steps increase in /steps and never fall in /eval and /scales. flush() makes all rows so
-//          far readable after a kill in practice; sync() also reaches the disk. Checkpoints carry
-//          write_run() of the rows so far, so recovery never depends on a half-written file: a file
-//          that read_run() refuses is rebuilt by recreate(). Zero rows that a kill may leave behind
-//          the last flushed row are not read.
-// Locks    While a RunFile is open, another process cannot read the file; this one can.
+// Order    As records/record_file.hpp. Checkpoints carry write_run() of the rows so far, so recovery never depends on
+//          a half-written file: a file that read_run() refuses is rebuilt by recreate().
 // Errors   UserError naming the file: not HDF5, truncated, another schema, a missing table, column
-//          or order of rows. SystemError: I/O. Rows appended out of order break an invariant.
+//          or order of rows. SystemError: I/O.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
-#include <memory>
 #include <string>
-#include <variant>
 #include <vector>
+
+#include "records/record_file.hpp"
 
 namespace varscale::records {
 
@@ -64,9 +59,6 @@ struct ScaleRow {
   double loss, err;     // validation, mean over the tokens of that scale
 };
 
-using Fact = std::variant<int64_t, double, std::string>;
-using Facts = std::map<std::string, Fact>;
-
 struct RunTables {
   Facts facts;
   std::vector<StepRow> steps;
@@ -74,29 +66,9 @@ struct RunTables {
   std::vector<ScaleRow> scales;
 };
 
-// An open run.h5 that rows are appended to. Keeps all rows in memory too: a run has some 1e6.
-class RunFile {
- public:
-  // A new file without rows; one that is there already is replaced.
-  static RunFile create(const std::filesystem::path& path, const Facts& facts);
-  // Replaces the file by `tables` (aside, fsync, rename) and opens it for appending: for resuming.
-  static RunFile recreate(const std::filesystem::path& path, RunTables tables);
-  RunFile(RunFile&&) noexcept;
-  RunFile& operator=(RunFile&&) noexcept;
-  ~RunFile();
-
-  void append(const StepRow& row);
-  void append(const EvalRow& row, const std::vector<ScaleRow>& scales);
-  void set_fact(const std::string& name, const Fact& value);
-  void flush();  // writes buffered rows, H5Fflush
-  void sync();   // flush and fsync
-  const RunTables& tables() const noexcept;
-
- private:
-  struct Impl;
-  explicit RunFile(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
-};
+using RunFile = RecordFile<RunTables>;
+// An evaluation, and its rows by scale, all of one step.
+void append_evaluation(RunFile& run, const EvalRow& row, const std::vector<ScaleRow>& scales);
 
 RunTables read_run(const std::filesystem::path& path);
 // A complete file: aside, fsync, rename.

@@ -395,7 +395,7 @@ class Trainer {
                                .val_images = static_cast<int64_t>(images.size()),
                                .whole_set = whole ? 1 : 0,
                                .eval_s = seconds_since(begin)};
-    rows_->append(row, scale_rows);
+    records::append_evaluation(*rows_, row, scale_rows);
     events_->append(row);
   }
 
@@ -410,9 +410,8 @@ class Trainer {
     checkpoint::State state{.identity = identity_,
                             .step = step_,
                             .segment = segment_,
-                            .pieces = pieces(true),
-                            .rows = {}};
-    if (rows_) state.rows = rows_->tables();
+                            .pieces = pieces(true)};
+    if (rows_) state.write_rows = [tables = rows_->tables()](const std::filesystem::path& file) { records::write_run(file, tables); };
     return state;
   }
 

@@ -30,6 +30,8 @@ Tensor value(const std::string& name, const std::vector<int64_t>& shape, int64_t
   return test::hash_v(fmt::format("{} {}", name, step), shape).to(at::kFloat);
 }
 
+void write_no_rows(const std::filesystem::path& file) { records::write_run(file, {}); }
+
 // The rows that rank r of n has of every tensor; filled, or NaN to be loaded into.
 std::vector<Piece> pieces_of(int rank, int size, int64_t step, bool filled) {
   std::vector<Piece> pieces;
@@ -53,7 +55,7 @@ class Checkpoints : public testing::Test {
                   .step = step,
                   .segment = 3,
                   .pieces = pieces_of(world.rank(), ranks, step, true),
-                  .rows = {}});
+                  .write_rows = write_no_rows});
     });
   }
   void expect_loads(int ranks, int64_t step) {
@@ -104,7 +106,7 @@ TEST_F(Checkpoints, OfChosenStepsAreKeptForEver) {
       saver.save({.identity = kIdentity,
                   .step = step,
                   .pieces = pieces_of(world.rank(), 2, step, true),
-                  .rows = {}});
+                  .write_rows = write_no_rows});
   });
   EXPECT_THAT(folder().steps(), ElementsAre(20, 40, 60));
 }
@@ -115,7 +117,7 @@ TEST_F(Checkpoints, AreNotThereBeforeTheyArePublished) {
     saver.begin({.identity = kIdentity,
                  .step = 5,
                  .pieces = pieces_of(world.rank(), 2, 5, true),
-                 .rows = {}});
+                 .write_rows = write_no_rows});
     while (saver.busy()) std::this_thread::yield();
     world.barrier("written");
     EXPECT_TRUE(folder().steps().empty());
@@ -129,7 +131,7 @@ TEST_F(Checkpoints, HoldTheStateAtTheirBeginningNotAtTheirEnd) {
   comm::run_ranks(2, [&](comm::Communicator& world) {
     Saver saver(path(), 2, world);
     auto pieces = pieces_of(world.rank(), 2, 5, true);
-    saver.begin({.identity = kIdentity, .step = 5, .segment = 3, .pieces = pieces, .rows = {}});
+    saver.begin({.identity = kIdentity, .step = 5, .segment = 3, .pieces = pieces, .write_rows = write_no_rows});
     for (const Piece& piece : pieces) piece.tensor.fill_(-1);  // training goes on
     saver.publish();
   });
@@ -142,7 +144,7 @@ TEST_F(Checkpoints, ThatWereNeverPublishedLeaveNothing) {
     saver.begin({.identity = kIdentity,
                  .step = 5,
                  .pieces = pieces_of(world.rank(), 2, 5, true),
-                 .rows = {}});
+                 .write_rows = write_no_rows});
   });
   EXPECT_TRUE(folder().steps().empty());
   save(1, 6);  // which removes what a rank that was still writing may have left
@@ -155,7 +157,7 @@ TEST_F(Checkpoints, OneRanksFailureIsEveryRanksAndLeavesNothing) {
     auto pieces = pieces_of(world.rank(), 3, 5, true);
     if (world.rank() == 1)
       pieces[0].tensor = pieces[0].tensor.to(at::kComplexFloat);  // has no place in such a file
-    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces, .rows = {}});
+    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces, .write_rows = write_no_rows});
   });
   for (const auto& pointer : thrown) {
     ASSERT_NE(pointer, nullptr);
@@ -172,7 +174,7 @@ TEST_F(Checkpoints, AreNotPublishedIfTheCallBeforeThrows) {
       EXPECT_TRUE(folder().steps().empty());
       throw std::runtime_error("another job has the run");
     });
-    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces_of(world.rank(), 3, 5, true), .rows = {}});
+    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces_of(world.rank(), 3, 5, true), .write_rows = write_no_rows});
   });
   for (const auto& pointer : thrown) {
     ASSERT_NE(pointer, nullptr);
@@ -189,7 +191,7 @@ TEST_F(Checkpoints, MakeNoFolderInPlaceOfOneThatWasTakenAway) {
   const auto away = scratch_ / "run/checkpoints";
   const auto thrown = comm::try_ranks(2, [&](comm::Communicator& world) {
     Saver saver(away, 2, world);
-    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces_of(world.rank(), 2, 5, true), .rows = {}});
+    saver.save({.identity = kIdentity, .step = 5, .pieces = pieces_of(world.rank(), 2, 5, true), .write_rows = write_no_rows});
   });
   for (const auto& pointer : thrown) EXPECT_NE(pointer, nullptr);
   EXPECT_FALSE(std::filesystem::exists(scratch_ / "run"));

@@ -56,7 +56,7 @@ TEST(RunFile, ReadsBackEveryBitThatWasAppended) {
     RunFile run = RunFile::create(path, expected.facts);
     for (const StepRow& row : expected.steps) {
       run.append(row);
-      if (row.step % 500 == 0) run.append(eval_row(row.step), scale_rows(row.step));
+      if (row.step % 500 == 0) append_evaluation(run, eval_row(row.step), scale_rows(row.step));
       if (row.step % 77 == 0) run.flush();
     }
     expect_same(run.tables(), expected);
@@ -102,10 +102,10 @@ TEST(RunFile, RefusesRowsOutOfOrder) {
   RunFile run = RunFile::create(folder / "run.h5", {});
   run.append(step_row(5));
   EXPECT_THROW(run.append(step_row(5)), base::InvariantError);
-  run.append(eval_row(5), scale_rows(5));
-  run.append(eval_row(5), {});  // the subset and the whole set at one step
-  EXPECT_THROW(run.append(eval_row(4), {}), base::InvariantError);
-  EXPECT_THROW(run.append(eval_row(6), scale_rows(7)), base::InvariantError);
+  append_evaluation(run, eval_row(5), scale_rows(5));
+  append_evaluation(run, eval_row(5), {});  // the subset and the whole set at one step
+  EXPECT_THROW(append_evaluation(run, eval_row(4), {}), base::InvariantError);
+  EXPECT_THROW(append_evaluation(run, eval_row(6), scale_rows(7)), base::InvariantError);
   EXPECT_THROW(run.set_fact("schema_version", int64_t{3}), base::InvariantError);
 }
 
@@ -129,7 +129,7 @@ TEST(RunFile, PandasAndH5pyReadTheSameTables) {
   {
     RunFile run = RunFile::create(path, facts());
     for (int64_t step = 1; step <= 1500; ++step) run.append(step_row(step));
-    run.append(eval_row(1500), scale_rows(1500));
+    append_evaluation(run, eval_row(1500), scale_rows(1500));
   }
   EXPECT_EQ(run_python(R"(
 import sys, h5py, pandas as pd
