@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +17,13 @@
 #include "base/file.hpp"
 #include "base/progress.hpp"
 #include "base/signals.hpp"
+#include "comm/communicator.hpp"
 #include "data/image_batches.hpp"
 #include "data/png.hpp"
+#include "data/vips_runtime.hpp"
 #include "tokenizer/evaluate.hpp"
-#include "tokenizer/train.hpp"
+#include "tokenizer_training/image_feed.hpp"
+#include "tokenizer_training/run.hpp"
 
 namespace varscale::apps {
 namespace {
@@ -29,7 +32,7 @@ namespace fs = std::filesystem;
 using base::ExitCode;
 using base::UserError;
 using tokenizer::ImageSource;
-using tokenizer::TokenizerConfig;
+using tokenizer_training::TokenizerConfig;
 using tokenizer::Vqvae;
 
 constexpr const char* kAbout =
@@ -39,9 +42,11 @@ constexpr const char* kExamples = R"(
 Examples:
   var_tokenizer train sweeps/quickstart_tokenizer.yaml --images images/train --out tok.safetensors
   var_tokenizer train my.yaml --images photos --out tok.safetensors --set train.steps=20000 --set train.batch=16
+  mpirun -n 8 var_tokenizer train sweeps/tokenizer256.yaml --images imagenet/train --out tok256.safetensors
   var_tokenizer eval --tokenizer tok.safetensors --images images/val --picture scales.png
 
-Started again after an interruption, train goes on from its last saved state and gives the same tokenizer.
+Started again after an interruption, train goes on from its last saved state and gives the same tokenizer. It writes
+its records beside the tokenizer (tok.h5).
 Exit codes: 0 done, 2 bad input, 75 stopped by a signal with its state saved, others failure.)";
 
 struct TrainArguments {
@@ -58,7 +63,7 @@ struct EvalArguments {
 
 void print_settings() {
   for (const base::ConfigHelpLine& line : base::help_config<TokenizerConfig>()) {
-    fmt::print("{:<28} {:<24} {}{}\n", line.key, line.default_value, line.help,
+    fmt::print("{:<32} {:<24} {}{}\n", line.key, line.default_value, line.help,
                line.range.empty() ? "" : fmt::format(" ({})", line.range));
   }
 }
@@ -70,107 +75,65 @@ TokenizerConfig read_settings(const TrainArguments& a) {
   faults.refuse_unread(document);
   faults.throw_if_any();
   try {
-    config.model.check();
+    config.check();
   } catch (const UserError& error) {
     throw UserError("{}: {}", a.config.string(), error.what());
   }
   return config;
 }
 
-ImageSource source_of(const data::ImageBatches& images) {
-  return {
-      .count = images.size(),
-      .fingerprint = images.set().fingerprint(),
-      .batch = [&images](const std::vector<int64_t>& numbers) { return images.batch(numbers); }};
+// Why the tokenizer's figures cannot be laid beside published ones.
+void say_what_is_missing(const TokenizerConfig& config) {
+  if (config.loss.lpips == 0)
+    fmt::print(stderr, "loss.lpips is 0: without a perceptual term the rFID compares with no published one\n");
+  else if (config.loss.vgg_weights == "made")
+    fmt::print(stderr, "loss.vgg_weights is made: with random weights the rFID compares with no published one\n");
 }
 
-// Numbers of a window of steps, for the progress line.
-struct Window {
-  double mse = 0, vq_loss = 0;
-  int64_t steps = 0, restarted = 0;
-  void add(const tokenizer::TokenizerStep& facts) {
-    mse += facts.mse, vq_loss += facts.vq_loss, restarted += facts.restarted, ++steps;
-  }
-  std::string words() const {
-    const auto n = static_cast<double>(steps);
-    return fmt::format("mse {:.5f} ({:.2f} dB), vq {:.4f}, {} codes restarted", mse / n,
-                       10 * std::log10(4 * n / mse), vq_loss / n, restarted);
-  }
-};
-
-void train(const TrainArguments& a) {
+ExitCode train(const TrainArguments& a) {
   const base::StopSignals stop;  // before any thread computes
-  const TokenizerConfig config = read_settings(a);
-  const data::ImageBatches images(data::ImageSet::open(a.images),
-                                  {.side = config.model.image_side, .seed = config.train.seed},
-                                  data::Crop::kCentre);
-  tokenizer::TokenizerTrainer trainer(config, source_of(images));
-  if (fs::exists(a.out)) {
-    if (tokenizer::stored_training(a.out) == trainer.training_record()) {
+  const auto world = comm::open_world();
+  return comm::end_together(*world, [&] {
+    TokenizerConfig config;
+    std::optional<data::ImageBatches> images;
+    comm::agree_on(*world, "settings and images", [&] {
+      config = read_settings(a);
+      images.emplace(data::ImageSet::open(a.images),
+                     data::Preprocessing{.side = config.model.image_side, .seed = config.train.seed},
+                     config.train.crop == "random" ? data::Crop::kRandom : data::Crop::kCentre);
+    });
+    const bool first = world->rank() == 0;
+    if (first) say_what_is_missing(config);
+    tokenizer_training::ImageFeed feed(*images);
+    const tokenizer_training::TokenizerJob job{.config = config, .images = feed.source(), .out = a.out};
+    const tokenizer_training::Outcome outcome = tokenizer_training::train_tokenizer(job, *world, stop);
+    using State = tokenizer_training::Outcome::State;
+    if (outcome.state == State::kStopped) {
+      if (first)
+        fmt::print(stderr, "var_tokenizer: stopped after step {} of {}; start again to go on\n", outcome.step,
+                   config.train.steps);
+      return ExitCode::kStopped;
+    }
+    if (!first) return ExitCode::kDone;
+    if (outcome.state == State::kWasDone) {
       fmt::print("{}: already trained with these settings on these images\n", a.out.string());
-      return;
+      return ExitCode::kDone;
     }
-    throw UserError(
-        "{} exists and was trained otherwise (settings or images differ); remove it, or give "
-        "another "
-        "--out",
-        a.out.string());
-  }
-  const fs::path folder = a.out.has_parent_path() ? a.out.parent_path() : fs::path(".");
-  base::require_writable_folder(folder);
-  const fs::path state = a.out.string() + ".state";
-  if (fs::exists(state)) {
-    trainer.load_state(state);
-    fmt::print("{}: going on at step {}\n", state.string(), trainer.steps_done());
-  }
-
-  const auto begin = std::chrono::steady_clock::now();
-  auto last_saved = begin;
-  const int64_t first_step = trainer.steps_done();
-  constexpr int64_t kWindow = 20;
-  Window window;
-  base::Progress progress("tokenizer", config.train.steps, "steps");
-  progress.set(first_step);
-  while (!trainer.done()) {
-    window.add(trainer.step());
-    if (window.steps == kWindow) {
-      progress.note(window.words());
-      window = {};
+    const double step_s = outcome.seconds / static_cast<double>(std::max<int64_t>(1, outcome.steps_here));
+    if (a.json) {
+      fmt::print("{}\n", nlohmann::ordered_json{{"tokenizer", a.out.string()},
+                                                {"fingerprint", outcome.fingerprint},
+                                                {"parameters", outcome.parameters},
+                                                {"steps", outcome.steps_here},
+                                                {"step_s", step_s}}
+                             .dump());
+    } else {
+      fmt::print("{}: {} parameters, {} steps in {} ({:.1f} ms a step)\n", a.out.string(),
+                 base::format_count(static_cast<double>(outcome.parameters)), outcome.steps_here,
+                 base::format_duration(outcome.seconds), 1e3 * step_s);
     }
-    progress.advance(1);
-    const auto now = std::chrono::steady_clock::now();
-    const bool due =
-        std::chrono::duration<double>(now - last_saved).count() > 60 * config.train.save_every_min;
-    if (due || stop.requested()) {
-      trainer.save_state(state);
-      last_saved = now;
-    }
-    if (stop.requested()) {
-      throw base::Stopped(
-          fmt::format("stopped by signal {} after step {} of {}; start again to go on",
-                      stop.signal_number(), trainer.steps_done(), config.train.steps));
-    }
-  }
-  progress.finish();
-  const Vqvae result = trainer.finished();
-  result.save(a.out, trainer.training_record());
-  fs::remove(state);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  const int64_t steps = config.train.steps - first_step;
-  if (a.json) {
-    fmt::print("{}\n",
-               nlohmann::ordered_json{{"tokenizer", a.out.string()},
-                                      {"fingerprint", result.fingerprint()},
-                                      {"parameters", nn::count_elements(result.parameters())},
-                                      {"steps", steps},
-                                      {"step_s", seconds / static_cast<double>(steps)}}
-                   .dump());
-    return;
-  }
-  fmt::print("{}: {} parameters, {} steps in {} ({:.1f} ms a step)\n", a.out.string(),
-             base::format_count(static_cast<double>(nn::count_elements(result.parameters()))),
-             steps, base::format_duration(seconds), 1e3 * seconds / static_cast<double>(steps));
+    return ExitCode::kDone;
+  });
 }
 
 // One row an original image or a number of scales, one column an image.
@@ -180,7 +143,7 @@ void write_picture(const EvalArguments& a, const Vqvae& tokenizer, const ImageSo
   std::vector<int64_t> numbers;
   for (int64_t i = 0; i < columns; ++i) numbers.push_back(i * images.count / columns);
   const at::Tensor rows =
-      at::cat(tokenizer::reconstructions_by_scale(tokenizer, images.batch(numbers)));
+      at::cat(tokenizer::reconstructions_by_scale(tokenizer, images.load({numbers, std::vector<int64_t>(numbers.size(), 0)})));
   constexpr int64_t kPixelsShown = 96;
   const int64_t factor = std::max<int64_t>(1, kPixelsShown / tokenizer.config().image_side);
   data::write_png(a.picture, data::enlarge(data::grid(data::to_u8_BHWC(rows), columns), factor));
@@ -190,7 +153,8 @@ void evaluate(const EvalArguments& a) {
   const Vqvae tokenizer = Vqvae::load(a.tokenizer);
   const data::ImageBatches images(data::ImageSet::open(a.images),
                                   {.side = tokenizer.config().image_side}, data::Crop::kCentre);
-  const ImageSource source = source_of(images);
+  tokenizer_training::ImageFeed feed(images);
+  const ImageSource source = feed.source();
   const tokenizer::TokenizerReport report =
       tokenizer::evaluate(tokenizer, source, a.limit, a.batch);
   if (!a.picture.empty()) write_picture(a, tokenizer, source);
@@ -214,7 +178,7 @@ void evaluate(const EvalArguments& a) {
   }
 }
 
-void add_train(CLI::App& app, std::function<void()>& work) {
+void add_train(CLI::App& app, std::function<ExitCode()>& work) {
   auto a = std::make_shared<TrainArguments>();
   CLI::App* command =
       app.add_subcommand("train", "Train a tokenizer on a class-per-folder tree of images");
@@ -229,17 +193,20 @@ void add_train(CLI::App& app, std::function<void()>& work) {
   command->add_flag("--json", a->json, "print the result as JSON");
   command->callback([a, &work] {
     work = [a] {
-      if (a->help_config) return print_settings();
+      if (a->help_config) {
+        print_settings();
+        return ExitCode::kDone;
+      }
       if (a->config.empty() || a->images.empty() || a->out.empty()) {
         throw UserError(
             "train needs a settings file, --images and --out (var_tokenizer train --help)");
       }
-      train(*a);
+      return train(*a);
     };
   });
 }
 
-void add_eval(CLI::App& app, std::function<void()>& work) {
+void add_eval(CLI::App& app, std::function<ExitCode()>& work) {
   auto a = std::make_shared<EvalArguments>();
   CLI::App* command = app.add_subcommand("eval", "Reconstruction error and use of the codes");
   command->add_option("--tokenizer", a->tokenizer, "a tokenizer's file")->required();
@@ -257,20 +224,24 @@ void add_eval(CLI::App& app, std::function<void()>& work) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   command->add_flag("--json", a->json, "print the figures as JSON");
-  command->callback([a, &work] { work = [a] { evaluate(*a); }; });
+  command->callback([a, &work] { 
+    work = [a] {
+      evaluate(*a);
+      return ExitCode::kDone;
+    };
+  });
 }
 
 ExitCode run(int argc, char** argv) {
   CLI::App app(kAbout, "var_tokenizer");
   app.footer(kExamples);
   app.require_subcommand(1);
-  std::function<void()> work;
+  std::function<ExitCode()> work;
   add_train(app, work);
   add_eval(app, work);
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   const data::VipsRuntime vips("var_tokenizer");
-  work();
-  return ExitCode::kDone;
+  return work();
 }
 
 }  // namespace

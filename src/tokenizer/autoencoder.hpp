@@ -26,9 +26,9 @@ struct AutoencoderShape {
 
 class Encoder {
  public:
-  Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device = at::kCPU);
-  // image_B3XX in [-1, 1] to [B, C, H, W].
-  Tensor operator()(const Tensor& image_B3XX, const Observer& observe = {}) const;
+  Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, const LeafOptions& leaves = {});
+  // image_B3XX in [-1, 1] to [B, C, H, W]. Its blocks are the levels from 0 on, then the middle.
+  Tensor operator()(const Tensor& image_B3XX, const Observer& observe = {}, const BlockRunner& runner = {}) const;
 
  private:
   struct Level {
@@ -36,6 +36,7 @@ class Encoder {
     std::vector<AttentionBlock> attention;  // empty, or one after each block
     std::optional<Conv> downsample;         // stride 2, padded on the right and below
   };
+  Tensor pass_level(size_t i, Tensor h_BCHW, const Observer& observe) const;
   Conv conv_in_;
   std::vector<Level> levels_;
   std::optional<MiddleBlock> middle_;
@@ -45,9 +46,9 @@ class Encoder {
 
 class Decoder {
  public:
-  Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device = at::kCPU);
-  // [B, C, H, W] to an image, not clamped.
-  Tensor operator()(const Tensor& z_BCHW, const Observer& observe = {}) const;
+  Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, const LeafOptions& leaves = {});
+  // [B, C, H, W] to an image, not clamped. Its blocks are the middle, then the levels from the last down to 0.
+  Tensor operator()(const Tensor& z_BCHW, const Observer& observe = {}, const BlockRunner& runner = {}) const;
   // The last convolution's weight [3, channels, 3, 3], for losses that balance gradients there.
   const Tensor& last_weight() const { return conv_out_.weight_OIkk; }
 
@@ -57,6 +58,7 @@ class Decoder {
     std::vector<AttentionBlock> attention;
     std::optional<Conv> upsample;  // after nearest-neighbour doubling
   };
+  Tensor pass_level(size_t i, Tensor h_BCHW, const Observer& observe) const;
   Conv conv_in_;
   std::optional<MiddleBlock> middle_;
   std::vector<Level> levels_;

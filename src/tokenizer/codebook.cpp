@@ -50,41 +50,54 @@ CodebookAverage::CodebookAverage(Tensor embedding_VC, double decay)
 
 void CodebookAverage::start(const Tensor& codes_VC) {
   at::NoGradGuard no_grad;
-  weight_V_ = at::ones({codes_VC.size(0)});
+  weight_V_ = at::ones({codes_VC.size(0)}, codes_VC.options());
   sum_VC_ = codes_VC.clone();
   embedding_VC_.copy_(codes_VC);
 }
 
-void CodebookAverage::update(const std::vector<Tensor>& residuals,
-                             const std::vector<Tensor>& tokens) {
+void CodebookAverage::update(const Tensor& hits_V, const Tensor& sums_VC) {
   at::NoGradGuard no_grad;
-  const Tensor tokens_N = at::cat(tokens), z_NC = at::cat(residuals);
-  const Tensor hits_V = tokens_N.bincount({}, weight_V_.size(0)).to(at::kFloat);
   weight_V_.mul_(decay_).add_(hits_V, 1 - decay_);
-  sum_VC_.mul_(decay_).index_add_(0, tokens_N, z_NC, 1 - decay_);
+  sum_VC_.mul_(decay_).add_(sums_VC, 1 - decay_);
   // A code that was not chosen for long keeps its place: sum and weight shrink together.
   embedding_VC_.copy_(sum_VC_ / weight_V_.clamp_min(1e-6).unsqueeze(1));
 }
 
-int64_t CodebookAverage::restart(const std::vector<Tensor>& residuals, double share, uint64_t seed,
-                                 int64_t step) {
-  at::NoGradGuard no_grad;
-  const int64_t codes = weight_V_.size(0), scales = static_cast<int64_t>(residuals.size());
-  const double equal = weight_V_.sum(at::kDouble).item<double>() / static_cast<double>(codes);
+std::vector<RowChoice> CodebookAverage::to_restart(double share, const std::vector<int64_t>& rows, uint64_t seed,
+                                                   int64_t step) {
+  const Tensor weight_V = weight_V_.to(at::kCPU);
+  equal_ = weight_V.sum(at::kDouble).item<double>() / static_cast<double>(weight_V.size(0));
   const base::RandomStream draws(seed, "tokenizer.restart", static_cast<uint64_t>(step));
-  int64_t revived = 0;
-  for (int64_t v = 0; v < codes; ++v) {
-    if (weight_V_.const_data_ptr<float>()[v] >= share * equal) continue;
-    const Tensor& z_NC = residuals[revived % scales];
-    const auto row =
-        draws.below(static_cast<uint64_t>(revived), static_cast<uint64_t>(z_NC.size(0)));
-    const Tensor code_C = z_NC[static_cast<int64_t>(row)];
-    embedding_VC_[v].copy_(code_C);
-    sum_VC_[v].copy_(code_C * equal);
-    weight_V_[v].fill_(equal);
-    ++revived;
+  weak_.clear();
+  std::vector<RowChoice> choices;
+  for (int64_t v = 0; v < weight_V.size(0); ++v) {
+    if (weight_V.const_data_ptr<float>()[v] >= share * equal_) continue;
+    const auto n = static_cast<int64_t>(weak_.size()), scale = n % static_cast<int64_t>(rows.size());
+    const auto row = draws.below(static_cast<uint64_t>(n), static_cast<uint64_t>(rows[static_cast<size_t>(scale)]));
+    choices.push_back({scale, static_cast<int64_t>(row)});
+    weak_.push_back(v);
   }
-  return revived;
+  return choices;
+}
+
+void CodebookAverage::restart(const Tensor& rows_nC) {
+  at::NoGradGuard no_grad;
+  VARSCALE_CHECK(rows_nC.size(0) == static_cast<int64_t>(weak_.size()), "{} rows for {} codes", rows_nC.size(0),
+                 weak_.size());
+  if (weak_.empty()) return;
+  const Tensor weak_n = at::tensor(weak_, at::kLong).to(embedding_VC_.device());
+  embedding_VC_.index_copy_(0, weak_n, rows_nC);
+  sum_VC_.index_copy_(0, weak_n, rows_nC * equal_);
+  weight_V_.index_fill_(0, weak_n, equal_);
+  weak_.clear();
+}
+
+Tensor code_sums(const std::vector<Tensor>& residuals, const std::vector<Tensor>& tokens,
+                 const std::vector<Tensor>& counted, int64_t vocabulary) {
+  at::NoGradGuard no_grad;
+  Tensor z_NC = at::cat(residuals);
+  if (!counted.empty()) z_NC = z_NC * at::cat(counted).unsqueeze(1);
+  return at::zeros({vocabulary, z_NC.size(1)}, z_NC.options()).index_add_(0, at::cat(tokens), z_NC);
 }
 
 CodebookUse codebook_use(const Tensor& hits_V) {

@@ -2,10 +2,11 @@
 //
 //   CodebookAverage average(quantizer.embedding_VC(), /*decay=*/0.98);
 //   average.start(kmeans(z_NC, 256, 8, seed));
-//   average.update(out.residuals, out.tokens);                // once a step
-//   int64_t revived = average.restart(out.residuals, 0.05, seed, step);
+//   average.update(hits_V, sums_VC);                          // once a step, of the whole batch
+//   std::vector<RowChoice> rows = average.to_restart(0.05, {2, 8, 32}, seed, step);
+//   average.restart(rows_nC);                                 // those rows of the residuals
 //
-// Legend   C code width, N rows, S scales, V codes. All on the CPU, float32; nothing has a gradient.
+// Legend   C code width, N rows, S scales, V codes. All on the device of the codes, float32; nothing has a gradient.
 // Source   EMA codebook: arXiv 1711.00937, appendix A.1; restarts: arXiv 2005.00341, section 3.1.
 #pragma once
 
@@ -24,6 +25,10 @@ using at::Tensor;
 // that lose all rows are put on random rows. Returns [codes, C]; a function of (z_NC, seed).
 Tensor kmeans(const Tensor& z_NC, int64_t codes, int64_t iterations, uint64_t seed);
 
+struct RowChoice {
+  int64_t scale, row;
+};
+
 class CodebookAverage {
  public:
   // Keeps a handle of the codebook and writes into it.
@@ -33,12 +38,14 @@ class CodebookAverage {
   void start(const Tensor& codes_VC);
 
   // weight_v <- decay weight_v + (1 - decay) hits_v, likewise the sums of the rows; code = sum / weight.
-  // residuals: S tensors [N_k, C], tokens: S tensors [N_k] int64.
-  void update(const std::vector<Tensor>& residuals, const std::vector<Tensor>& tokens);
+  // hits_V: how often each code was chosen; sums_VC: of the rows that chose it (code_sums()).
+  void update(const Tensor& hits_V, const Tensor& sums_VC);
 
-  // Codes whose weight is below `share` of an equal one become residuals, drawn equally from the scales
-  // by (seed, step), with the weight of an equal share. Returns how many.
-  int64_t restart(const std::vector<Tensor>& residuals, double share, uint64_t seed, int64_t step);
+  // For each code whose weight is below `share` of an equal one, in their order, a row of the residuals, drawn
+  // equally from the scales by (seed, step). `rows`: how many each scale has.
+  std::vector<RowChoice> to_restart(double share, const std::vector<int64_t>& rows, uint64_t seed, int64_t step);
+  // These codes become those rows [n, C], with the weight of an equal share.
+  void restart(const Tensor& rows_nC);
 
   nn::NamedTensors state() const {
     return {{"codebook.weight", weight_V_}, {"codebook.sum", sum_VC_}};
@@ -47,7 +54,14 @@ class CodebookAverage {
  private:
   Tensor embedding_VC_, weight_V_, sum_VC_;
   double decay_;
+  double equal_ = 0;            // weight of an equal share, as to_restart() saw it
+  std::vector<int64_t> weak_;  // codes that restart() replaces
 };
+
+// Sums of the rows by the code they chose, [V, C]: residuals S tensors [N_k, C], tokens S tensors [N_k] int64;
+// counted: S tensors [N_k] float32 that the rows are multiplied by, or none.
+Tensor code_sums(const std::vector<Tensor>& residuals, const std::vector<Tensor>& tokens,
+                 const std::vector<Tensor>& counted, int64_t vocabulary);
 
 // How a set of tokens uses the codes, from how often each was chosen.
 struct CodebookUse {

@@ -5,8 +5,8 @@
 
 namespace varscale::tokenizer {
 
-Decoder::Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device) {
-  const Builder build("decoder.", shape.groups, parameters, device);
+Decoder::Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, const LeafOptions& leaves) {
+  const Builder build("decoder.", shape.groups, parameters, leaves);
   const int64_t last = shape.levels() - 1;
   conv_in_ = build.conv("conv_in", shape.code_width, shape.width(last));
   middle_.emplace(build.below("mid"), shape.width(last));
@@ -27,20 +27,29 @@ Decoder::Decoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at
   conv_out_ = build.conv("conv_out", shape.width(0), 3);
 }
 
-Tensor Decoder::operator()(const Tensor& z_BCHW, const Observer& observe) const {
+Tensor Decoder::pass_level(size_t i, Tensor h, const Observer& observe) const {
+  const Level& level = levels_[i];
+  for (size_t j = 0; j < level.blocks.size(); ++j) {
+    h = level.blocks[j](h);
+    if (!level.attention.empty()) h = level.attention[j](h);
+    if (observe) observe(fmt::format("decoder.up.{}.block.{}", i, j), h);
+  }
+  if (!level.upsample) return h;
+  h = (*level.upsample)(at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
+  if (observe) observe(fmt::format("decoder.up.{}.upsample", i), h);
+  return h;
+}
+
+Tensor Decoder::operator()(const Tensor& z_BCHW, const Observer& observe, const BlockRunner& runner) const {
   Tensor h = conv_in_(z_BCHW);
   if (observe) observe("decoder.conv_in", h);
-  h = (*middle_)(h, "decoder.", observe);
+  int64_t block = 0;
+  h = run_block(runner, block++, h, [this, observe](const std::vector<Tensor>& in) {
+    return (*middle_)(in[0], "decoder.", observe);
+  });
   for (size_t i = levels_.size(); i-- > 0;) {
-    const Level& level = levels_[i];
-    for (size_t j = 0; j < level.blocks.size(); ++j) {
-      h = level.blocks[j](h);
-      if (!level.attention.empty()) h = level.attention[j](h);
-      if (observe) observe(fmt::format("decoder.up.{}.block.{}", i, j), h);
-    }
-    if (!level.upsample) continue;
-    h = (*level.upsample)(at::upsample_nearest2d(h, {2 * h.size(2), 2 * h.size(3)}));
-    if (observe) observe(fmt::format("decoder.up.{}.upsample", i), h);
+    h = run_block(runner, block++, h,
+                  [this, i, observe](const std::vector<Tensor>& in) { return pass_level(i, in[0], observe); });
   }
   h = conv_out_(at::silu(norm_out_(h)));
   if (observe) observe("decoder.conv_out", h);

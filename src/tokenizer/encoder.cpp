@@ -5,8 +5,8 @@
 
 namespace varscale::tokenizer {
 
-Encoder::Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at::Device device) {
-  const Builder build("encoder.", shape.groups, parameters, device);
+Encoder::Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, const LeafOptions& leaves) {
+  const Builder build("encoder.", shape.groups, parameters, leaves);
   conv_in_ = build.conv("conv_in", 3, shape.channels);
   int64_t width = shape.channels;
   for (int64_t i = 0; i < shape.levels(); ++i) {
@@ -27,22 +27,30 @@ Encoder::Encoder(const AutoencoderShape& shape, nn::NamedTensors& parameters, at
   conv_out_ = build.conv("conv_out", width, shape.code_width);
 }
 
-Tensor Encoder::operator()(const Tensor& image_B3XX, const Observer& observe) const {
+Tensor Encoder::pass_level(size_t i, Tensor h, const Observer& observe) const {
+  const Level& level = levels_[i];
+  for (size_t j = 0; j < level.blocks.size(); ++j) {
+    h = level.blocks[j](h);
+    if (level.attention.empty()) continue;
+    h = level.attention[j](h);
+    if (observe) observe(fmt::format("encoder.down.{}.attn.{}", i, j), h);
+  }
+  if (!level.downsample) return h;
+  h = (*level.downsample)(at::constant_pad_nd(h, {0, 1, 0, 1}));
+  if (observe) observe(fmt::format("encoder.down.{}.downsample", i), h);
+  return h;
+}
+
+Tensor Encoder::operator()(const Tensor& image_B3XX, const Observer& observe, const BlockRunner& runner) const {
   Tensor h = conv_in_(image_B3XX);
   if (observe) observe("encoder.conv_in", h);
   for (size_t i = 0; i < levels_.size(); ++i) {
-    const Level& level = levels_[i];
-    for (size_t j = 0; j < level.blocks.size(); ++j) {
-      h = level.blocks[j](h);
-      if (level.attention.empty()) continue;
-      h = level.attention[j](h);
-      if (observe) observe(fmt::format("encoder.down.{}.attn.{}", i, j), h);
-    }
-    if (!level.downsample) continue;
-    h = (*level.downsample)(at::constant_pad_nd(h, {0, 1, 0, 1}));
-    if (observe) observe(fmt::format("encoder.down.{}.downsample", i), h);
+    h = run_block(runner, static_cast<int64_t>(i), h,
+                  [this, i, observe](const std::vector<Tensor>& in) { return pass_level(i, in[0], observe); });
   }
-  h = (*middle_)(h, "encoder.", observe);
+  h = run_block(runner, static_cast<int64_t>(levels_.size()), h, [this, observe](const std::vector<Tensor>& in) {
+    return (*middle_)(in[0], "encoder.", observe);
+  });
   h = conv_out_(at::silu(norm_out_(h)));
   if (observe) observe("encoder.conv_out", h);
   return h;

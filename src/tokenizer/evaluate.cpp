@@ -34,7 +34,7 @@ TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int6
   for (int64_t begin = 0; begin < report.images; begin += batch) {
     std::vector<int64_t> numbers(std::min(batch, report.images - begin));
     std::iota(numbers.begin(), numbers.end(), begin);
-    const Tensor image_B3XX = images.batch(numbers);
+    const Tensor image_B3XX = images.load({numbers, std::vector<int64_t>(numbers.size(), 0)});
     const Vqvae::Encoded encoded = tokenizer.encode(image_B3XX);
     for (int64_t k = 0; k < scales; ++k) {
       hits_SV[k].add_(encoded.tokens[k].reshape({-1}).bincount({}, codes));

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "tokenizer/codebook.hpp"
-#include "tokenizer/train.hpp"
+#include "tokenizer/image_source.hpp"
 #include "tokenizer/vqvae.hpp"
 
 namespace varscale::tokenizer {

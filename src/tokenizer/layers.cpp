@@ -4,27 +4,41 @@
 
 #include <cmath>
 
+#include "nn/storage.hpp"
+
 namespace varscale::tokenizer {
 
+Tensor run_block(const BlockRunner& runner, int64_t index, const Tensor& x, const BlockBody& body) {
+  return runner ? runner(index, {x}, body) : body({x});
+}
+
+Tensor make_leaf(const std::vector<int64_t>& sizes, at::ScalarType dtype, const LeafOptions& options) {
+  if (!options.allocate) return nn::absent_leaf(sizes, dtype, options.device);
+  return at::zeros(sizes, at::TensorOptions(dtype).device(options.device));
+}
+
 Tensor Conv::operator()(const Tensor& x_BCHW) const {
-  return at::conv2d(x_BCHW, weight_OIkk, bias_O, stride, padding);
+  return at::conv2d(x_BCHW.to(weight_OIkk.scalar_type()), weight_OIkk, bias_O, stride, padding);
 }
 
 Tensor GroupNorm::operator()(const Tensor& x_BCHW) const {
-  return at::group_norm(x_BCHW, groups, weight_C, bias_C, 1e-6);
+  // The CPU's kernel takes bfloat16 beside float32 weights, a GPU's does not.
+  if (x_BCHW.is_cpu()) return at::group_norm(x_BCHW, groups, weight_C, bias_C, 1e-6);
+  return at::group_norm(x_BCHW.to(weight_C.scalar_type()), groups, weight_C, bias_C, 1e-6).to(x_BCHW.scalar_type());
 }
 
 Conv Builder::conv(const std::string& name, int64_t in, int64_t out, int64_t kernel,
                    int64_t stride) const {
-  Conv conv{at::zeros({out, in, kernel, kernel}, device_), at::zeros({out}, device_), stride,
-            stride == 1 ? kernel / 2 : 0};
+  Conv conv{make_leaf({out, in, kernel, kernel}, leaves_.weights, leaves_),
+            make_leaf({out}, leaves_.weights, leaves_), stride, stride == 1 ? kernel / 2 : 0};
   parameters_.push_back({prefix_ + name + ".weight", conv.weight_OIkk});
   parameters_.push_back({prefix_ + name + ".bias", conv.bias_O});
   return conv;
 }
 
 GroupNorm Builder::norm(const std::string& name, int64_t channels) const {
-  GroupNorm norm{at::ones({channels}, device_), at::zeros({channels}, device_), groups_};
+  GroupNorm norm{make_leaf({channels}, at::kFloat, leaves_), make_leaf({channels}, at::kFloat, leaves_), groups_};
+  if (leaves_.allocate) norm.weight_C.fill_(1);
   parameters_.push_back({prefix_ + name + ".weight", norm.weight_C});
   parameters_.push_back({prefix_ + name + ".bias", norm.bias_C});
   return norm;
@@ -53,8 +67,8 @@ Tensor AttentionBlock::operator()(const Tensor& x_BCHW) const {
   const Tensor qkv_BXN = qkv_(norm_(x_BCHW)).flatten(2);  // X = 3 C
   const auto q_k_v = qkv_BXN.chunk(3, 1);                 // each [B, C, N]
   const double scale = 1 / std::sqrt(static_cast<double>(channels));
-  const Tensor weight_BNN = at::softmax(at::bmm(q_k_v[0].transpose(1, 2), q_k_v[1]) * scale, 2);
-  const Tensor h_BCN = at::bmm(q_k_v[2], weight_BNN.transpose(1, 2));
+  const Tensor weight_BNN = at::softmax(at::bmm(q_k_v[0].transpose(1, 2), q_k_v[1]) * scale, 2, at::kFloat);
+  const Tensor h_BCN = at::bmm(q_k_v[2], weight_BNN.to(qkv_BXN.scalar_type()).transpose(1, 2));
   return x_BCHW + proj_out_(h_BCN.view(x_BCHW.sizes()));
 }
 

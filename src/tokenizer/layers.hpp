@@ -1,6 +1,6 @@
 // The few layers that encoder and decoder are made of, each with its named parameters.
 //
-//   Builder build("encoder.", /*groups=*/32, parameters);   // appends zero tensors, in state-dict order
+//   Builder build("encoder.", /*groups=*/32, parameters, {});   // appends zero tensors, in state-dict order
 //   ResidualBlock block(build.below("mid.block_1"), 640, 640);
 //   Tensor y_BCHW = block(x_BCHW);
 //
@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "nn/tensor.hpp"
 
@@ -24,6 +25,24 @@ using at::Tensor;
 // Called with the name and output of a few named modules as a pass goes on; may be empty.
 using Observer = std::function<void(std::string_view name, const Tensor& output)>;
 
+// A part of the network that a wrapper may gather and release by itself: {activation} in, one out. It may be
+// called again in backward.
+using BlockBody = std::function<Tensor(const std::vector<Tensor>&)>;
+// Runs the body of block `index` when its weights are there; empty: at once.
+using BlockRunner = std::function<Tensor(int64_t index, const std::vector<Tensor>& inputs, const BlockBody& body)>;
+Tensor run_block(const BlockRunner& runner, int64_t index, const Tensor& x, const BlockBody& body);
+
+// Where parameters live, and in what form.
+struct LeafOptions {
+  at::Device device = at::kCPU;
+  // dtype of the convolutions, which compute in it; norms and codes are float32 always. With bfloat16 the
+  // owner of the master weights keeps them elsewhere.
+  at::ScalarType weights = at::kFloat;
+  bool allocate = true;  // false: leaves without storage (nn::absent_leaf), for a wrapper to fill
+};
+Tensor make_leaf(const std::vector<int64_t>& sizes, at::ScalarType dtype, const LeafOptions& options);  // zeros
+
+// Converts its input to the dtype of its weight.
 struct Conv {
   Tensor weight_OIkk, bias_O;
   int64_t stride = 1, padding = 0;
@@ -39,11 +58,10 @@ struct GroupNorm {
 // Makes the parameters of layers under one prefix. Norms start at one and zero, convolutions at zero.
 class Builder {
  public:
-  Builder(std::string prefix, int64_t groups, nn::NamedTensors& parameters,
-          at::Device device = at::kCPU)
-      : prefix_(std::move(prefix)), groups_(groups), parameters_(parameters), device_(device) {}
+  Builder(std::string prefix, int64_t groups, nn::NamedTensors& parameters, const LeafOptions& leaves)
+      : prefix_(std::move(prefix)), groups_(groups), parameters_(parameters), leaves_(leaves) {}
   Builder below(const std::string& name) const {
-    return {prefix_ + name + ".", groups_, parameters_, device_};
+    return {prefix_ + name + ".", groups_, parameters_, leaves_};
   }
   Conv conv(const std::string& name, int64_t in, int64_t out, int64_t kernel = 3,
             int64_t stride = 1) const;
@@ -53,7 +71,7 @@ class Builder {
   std::string prefix_;
   int64_t groups_;
   nn::NamedTensors& parameters_;
-  at::Device device_;
+  LeafOptions leaves_;
 };
 
 // x + conv2(silu(norm2(conv1(silu(norm1(x)))))), x through a 1x1 convolution where the channels change.

@@ -37,7 +37,7 @@ std::vector<int64_t> phi_of_scale(int64_t scales, int64_t phis) {
   return choice;
 }
 
-Quantizer::Quantizer(QuantizerConfig config) : config_(std::move(config)) {
+Quantizer::Quantizer(QuantizerConfig config, const LeafOptions& leaves) : config_(std::move(config)) {
   if (config_.scales.count() == 0) throw UserError("the quantiser needs at least one scale");
   if (config_.vocabulary < 2 || config_.code_width < 1) {
     throw UserError(
@@ -49,11 +49,12 @@ Quantizer::Quantizer(QuantizerConfig config) : config_(std::move(config)) {
                     config_.scales.count());
   }
   const int64_t width = config_.code_width;
-  parameters_.push_back({"quantize.embedding.weight", at::zeros({config_.vocabulary, width})});
+  auto leaf = [&](const std::vector<int64_t>& sizes) { return make_leaf(sizes, at::kFloat, leaves); };
+  parameters_.push_back({"quantize.embedding.weight", leaf({config_.vocabulary, width})});
   for (int64_t p = 0; p < config_.phis; ++p) {
     const std::string name = fmt::format("quantize.quant_resi.qresi_ls.{}", p);
-    parameters_.push_back({name + ".weight", at::zeros({width, width, 3, 3})});
-    parameters_.push_back({name + ".bias", at::zeros({width})});
+    parameters_.push_back({name + ".weight", leaf({width, width, 3, 3})});
+    parameters_.push_back({name + ".bias", leaf({width})});
   }
   phi_of_scale_ = phi_of_scale(config_.scales.count(), config_.phis);
 }
@@ -130,6 +131,13 @@ Tensor Quantizer::nearest(const Tensor& z_NC) const {
   if (config_.unit_norm) return at::argmax(at::mm(nn::unit_norm(z_NC), nn::unit_norm(e_VC).t()), 1);
   // |z - e|^2 without |z|^2, which is the same for all codes.
   return at::argmin(at::addmm(e_VC.square().sum(1), z_NC, e_VC.t(), 1, -2), 1);
+}
+
+Tensor Quantizer::soft_use(const Tensor& z_NC, double temperature) const {
+  const Tensor z = config_.unit_norm ? nn::unit_norm(z_NC) : z_NC;
+  const Tensor e_VC = config_.unit_norm ? nn::unit_norm(embedding_VC()) : embedding_VC();
+  // |z|^2 is the same for all codes.
+  return at::softmax(at::addmm(e_VC.square().sum(1), z, e_VC.t(), 1, -2) * (-1 / temperature), 1);
 }
 
 std::vector<Tensor> Quantizer::encode(const Tensor& f_BCHW) const {

@@ -14,10 +14,9 @@
 #include "nn/tensor.hpp"
 #include "records/token_file.hpp"
 #include "scaling/shape.hpp"
+#include "tokenizer/layers.hpp"
 
 namespace varscale::tokenizer {
-
-using at::Tensor;
 
 // Which of `phis` convolutions serves scale k of `scales` (the public code's rule; its exact ties are
 // broken by double rounding, so 10 scales and 4 phis give 0 0 1 1 1 2 2 3 3 3).
@@ -35,7 +34,8 @@ struct QuantizerConfig {
 
 class Quantizer {
  public:
-  explicit Quantizer(QuantizerConfig config);  // parameters zero, float32, require no grad yet
+  // Parameters float32; zero, without grad as yet, where they are allocated.
+  explicit Quantizer(QuantizerConfig config, const LeafOptions& leaves = {});
   // From what a token file holds of its tokenizer, and back.
   static Quantizer from_weights(const records::QuantizerWeights& weights,
                                 scaling::ScaleList scales);
@@ -68,6 +68,8 @@ class Quantizer {
   Tensor apply_phi(int64_t k, const Tensor& h_BCHW) const;
   Tensor residual_codes(int64_t k, const Tensor& rest_BCHW) const;
   Tensor nearest(const Tensor& z_NC) const;
+  // Softmax over the codes of -distance^2 / temperature, [N, V], with gradients to rows and codes.
+  Tensor soft_use(const Tensor& z_NC, double temperature) const;
 
  private:
   QuantizerConfig config_;

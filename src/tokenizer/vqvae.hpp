@@ -65,33 +65,52 @@ struct VqvaeConfig {
 };
 
 enum class Init {
-  // What the public code starts from: uniform convolutions and biases of bound 1 / sqrt(fan_in), normal codes.
+  // What the public code starts from: uniform convolutions and biases of bound 1 / sqrt(fan_in).
   kPublic,
   // Normal convolutions of deviation 1 / sqrt(fan_in), zero biases; the last convolution of every residual
-  // and attention block zero, so that each block starts as the identity; codes uniform within 1 / V.
+  // and attention block zero, so that each block starts as the identity.
   kZeroResidual,
 };
+struct InitOptions {
+  Init network = Init::kPublic;
+  bool small_codes = false;  // uniform within 1 / V; otherwise normal of deviation 1
+  uint64_t seed = 0;
+};
+// The initial values of the elements [first, first + out_P.numel()) of one parameter, in memory order: each a
+// function of (seed, name, place). `fan_in` is that of the convolution the parameter belongs to. out_P float32,
+// contiguous.
+void fill_initial(const std::string& name, double fan_in, int64_t vocabulary, const InitOptions& options,
+                  int64_t first, const Tensor& out_P);
 
 class Vqvae {
  public:
   // Convolutions zero; call initialise() or load.
-  explicit Vqvae(VqvaeConfig config, at::Device device = at::kCPU);
-  Vqvae to(at::Device device) const;  // a copy there
+  explicit Vqvae(VqvaeConfig config, const LeafOptions& leaves = {});
+  // A copy there, whose convolutions compute in `weights`; the quantiser is float32 always.
+  Vqvae to(at::Device device, at::ScalarType weights = at::kFloat) const;
   const VqvaeConfig& config() const noexcept { return config_; }
   const Quantizer& quantizer() const noexcept { return quantizer_; }
   const Decoder& decoder() const noexcept { return *decoder_; }
 
   // Leaves in state-dict order; handles share storage with the model.
   const nn::NamedTensors& parameters() const noexcept { return parameters_; }
+  // The same leaves by the part of the pass that needs them: first all that lies outside the blocks, the quantiser
+  // included, then each block in the order of the pass.
+  std::vector<nn::NamedTensors> units() const;
+  // That of the convolution which each of parameters() belongs to; 1 for norms and codes.
+  std::vector<double> fan_ins() const;
   // quantize.ema_vocab_hit_SV [S, V]: running mean of how often each code was chosen in a training batch.
   const Tensor& hits_SV() const noexcept { return hits_SV_; }
   nn::NamedTensors state() const;  // parameters and that buffer
 
-  // Fills all parameters. Every number is a function of (seed, parameter name, place).
-  void initialise(Init init, uint64_t seed);
+  // Fills all parameters by fill_initial().
+  void initialise(const InitOptions& options);
+  void initialise(Init init, uint64_t seed) {
+    initialise({.network = init, .small_codes = init != Init::kPublic, .seed = seed});
+  }
 
-  // image_B3XX float32 in [-1, 1] to the feature map before quantisation, [B, C, H, W].
-  Tensor features(const Tensor& image_B3XX, const Observer& observe = {}) const;
+  // image_B3XX float32 in [-1, 1] to the feature map before quantisation, [B, C, H, W] float32.
+  Tensor features(const Tensor& image_B3XX, const Observer& observe = {}, const BlockRunner& runner = {}) const;
 
   struct Encoded {
     Tensor f_BCHW;
@@ -100,21 +119,38 @@ class Vqvae {
   Encoded encode(const Tensor& image_B3XX) const;  // no gradient
   Tensor tokens(const Tensor& image_B3XX) const;   // the same as one [B, L] int64
 
-  Tensor decode_raw(const Tensor& f_hat_BCHW, const Observer& observe = {}) const;  // [B, 3, X, X]
+  Tensor decode_raw(const Tensor& f_hat_BCHW, const Observer& observe = {},
+                    const BlockRunner& runner = {}) const;  // [B, 3, X, X] float32
   Tensor decode(const Tensor& f_hat_BCHW) const;        // clamped to [-1, 1]
   Tensor decode_tokens(const Tensor& tokens_BL) const;  // clamped; no gradient
 
+  struct TrainOptions {
+    bool quantise = true;  // false: the decoder sees f itself and the quantiser's losses are zero
+    // How many scales of each image count, [B] int64 in [1, S]: later maps add nothing and their tokens are not
+    // counted. Undefined: all.
+    Tensor scales_B = {};
+    // Running mean of how much each code is used, [V]; undefined: no entropy_loss.
+    Tensor usage_V = {};
+    double entropy_temperature = 1;
+    BlockRunner run_block = {};
+  };
   // One training pass, with gradients. vq_loss is the mean over the scales of
   // beta |f - sg(f_hat_k)|^2 + |f_hat_k - sg(f)|^2 (means over elements); the reconstruction sees f_hat by
-  // the straight-through estimator. Without `quantise` the decoder sees f itself and vq_loss is zero.
+  // the straight-through estimator.
   struct TrainOutput {
-    Tensor reconstruction_B3XX;     // not clamped
+    Tensor reconstruction_B3XX;     // not clamped, float32
     Tensor vq_loss;                 // scalar
     std::vector<Tensor> tokens;     // S tensors [B side^2] int64; empty without `quantise`
     std::vector<Tensor> residuals;  // what each was chosen for: S tensors [B side^2, C]
+    std::vector<Tensor> counted;    // 1 or 0 for each: S tensors [B side^2] float32; empty where all count
     Tensor hits_SV;                 // how often each code was chosen, float32
+    // With p the softmax of -distance^2 / temperature over the codes: mean over rows and scales of
+    // sum_v p_v log usage_v, whose gradient is that of minus the entropy of the mean use; scalar.
+    Tensor entropy_loss;
+    Tensor soft_use_V;  // sum of p over all rows, float32, and how many rows there were
+    int64_t soft_rows = 0;
   };
-  TrainOutput forward_train(const Tensor& image_B3XX, bool quantise = true) const;
+  TrainOutput forward_train(const Tensor& image_B3XX, const TrainOptions& options) const;
 
   // SHA-256 over configuration and parameters; names the token space in token files.
   std::string fingerprint() const;

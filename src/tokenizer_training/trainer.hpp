@@ -1,86 +1,107 @@
-// Training of the tokenizer on one process.
+// Training of the tokenizer by a group of ranks: its updates, and the state they depend on.
 //
-//   ImageSource images{set.size(), set.fingerprint(), [&](const auto& numbers) { return set.batch(numbers); }};
-//   TokenizerTrainer trainer(config, images);
-//   while (!trainer.done()) { TokenizerStep facts = trainer.step(); }
+//   TokenizerTrainer trainer(config, images, *world);
+//   while (!trainer.done()) { records::TokenizerStepRow row = trainer.step(); }
 //   trainer.finished().save("tok.safetensors", trainer.training_record());
 //
-// Order    Batch k is a function of (seed, k): every pass over the images is a new permutation.
-// Resume   save_state() holds everything that step() depends on: at the same number of threads a
-//          resumed training gives the same bits as an undisturbed one.
-// Errors   UserError: no images, a state of another configuration or of other images.
-// Legend   B batch, S scales, V codes, X image side.
+// The program's loop, with saved states and records, is tokenizer_training/run.hpp.
+//
+// Loss     l2 mean((r - x)^2) + l1 mean(|r - x|) + lpips distance + vq quantiser's loss + entropy term, and the
+//          adversarial term times its weight; means over the whole batch.
+// Order    The update of step s is a function of the configuration, the seed and s: any number of ranks, mode and
+//          micro-batch gives the same up to the order of additions. All calls are collective.
+// Resume   pieces() hold everything that step() depends on: at one layout and number of threads a resumed training
+//          gives the same bits as an undisturbed one.
+// Errors   UserError: no images, weight files that are missing or of another network, settings that do not fit. These
+//          every rank throws alike.
+// Legend   B batch, S scales, V codes, C code width, X image side.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <filesystem>
-#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "checkpoint/checkpoint.hpp"
+#include "comm/communicator.hpp"
+#include "losses/lpips.hpp"
 #include "optim/adamw.hpp"
 #include "optim/schedule.hpp"
+#include "parallel/parallel.hpp"
+#include "records/tokenizer_file.hpp"
 #include "tokenizer/codebook.hpp"
-#include "tokenizer/train_config.hpp"
+#include "tokenizer/image_source.hpp"
 #include "tokenizer/vqvae.hpp"
+#include "tokenizer_training/adversary.hpp"
+#include "tokenizer_training/config.hpp"
+#include "tokenizer_training/share.hpp"
 
-namespace varscale::tokenizer {
+namespace varscale::tokenizer_training {
 
-// Where images come from: batch(numbers) gives float32 [B, 3, X, X] in [-1, 1]; numbers are below count.
-struct ImageSource {
-  int64_t count = 0;
-  std::string fingerprint;  // of the images, recorded with the result
-  std::function<Tensor(const std::vector<int64_t>& numbers)> batch;
-};
-
-// What a step's reconstruction costs: l2 mean((r - x)^2) + l1 mean(|r - x|).
-Tensor reconstruction_loss(const LossConfig& loss, const Tensor& reconstruction_B3XX,
-                           const Tensor& image_B3XX);
-
-struct TokenizerStep {
-  int64_t step = 0;
-  double loss = 0, mse = 0, vq_loss = 0, grad_norm = 0, lr = 0;
-  int64_t codes_used = 0,
-          restarted = 0;  // codes chosen in this batch; codes put elsewhere after it
-};
+using at::Tensor;
+using tokenizer::ImageSource;
+using tokenizer::Vqvae;
 
 class TokenizerTrainer {
  public:
-  TokenizerTrainer(TokenizerConfig config, ImageSource images);
+  TokenizerTrainer(TokenizerConfig config, ImageSource images, comm::Communicator& world);
+  ~TokenizerTrainer();
 
   int64_t steps_done() const noexcept { return steps_done_; }
   bool done() const noexcept { return steps_done_ == config_.train.steps; }
-  TokenizerStep step();
+  // One update; the row's segment is 0 and step_s this rank's. A sentence for who counts skipped updates is not ours:
+  // `skipped_in_a_row` says how many there have been.
+  records::TokenizerStepRow step();
+  int64_t skipped_in_a_row() const noexcept { return skipped_in_a_row_; }
+  // The use of codes by scale since the last call, one row a scale; begins anew.
+  std::vector<records::CodeRow> take_code_rows();
 
-  // The model being trained, and the one to save: its running mean where train.average is set.
-  const Vqvae& model() const noexcept { return vqvae_; }
+  // The model to use, float32 on the CPU of every rank: the running mean where train.average is set.
   Vqvae finished() const;
 
-  // Configuration and images as one JSON text; what was trained is the same if and only if it is equal.
-  std::string training_record() const;
+  // Configuration, images and networks as one JSON text; what was trained is the same if and only if it is equal.
+  const std::string& training_record() const noexcept { return record_; }
 
-  void save_state(const std::filesystem::path& path) const;  // aside, fsync, rename
-  void load_state(const std::filesystem::path& path);
+  // Everything that later steps depend on: what this rank owns, or (`to_save`) what it writes. Load into them, then
+  // call loaded().
+  std::vector<checkpoint::Piece> pieces(bool to_save);
+  void loaded(int64_t steps_done);
+
+  parallel::Held held() const { return parallel_->held(); }
+  // Weight of one parameter that this rank owns, and its gradient of the last step: for tests.
+  const std::vector<parallel::Owned>& owned() const { return parallel_->owned(); }
 
  private:
-  nn::NamedTensors state() const;
-  std::vector<int64_t> batch_numbers(int64_t step) const;
+  struct Gathered;  // what the micro-batches of a step leave behind
+  void accumulate(const Portion& portion, bool last, Gathered& step);
+  void update_codes(const Gathered& gathered, int64_t step, records::TokenizerStepRow& row);
+  Tensor rows_of(const Gathered& gathered, const std::vector<tokenizer::RowChoice>& choices);
+  Tensor scales_of(const Portion& portion) const;
+  tokenizer::BlockRunner runner();
+  Tensor load(const Portion& portion);
   void start_codebook();
+  nn::NamedTensors replicated_state();
 
   TokenizerConfig config_;
   ImageSource images_;
-  Vqvae vqvae_;
-  std::vector<nn::NamedTensor>
-      trained_;  // all parameters, without the codebook where it is averaged
-  optim::AdamW optimizer_;
+  comm::Communicator& world_;
+  at::Device device_;
+  Share share_;
   optim::Schedule schedule_;
-  CodebookAverage codebook_;
-  std::vector<Tensor> averages_;  // of trained_, where train.average is set
-  std::optional<std::vector<int64_t>>
-      subset_;  // numbers of the images trained on, where not all are
-  int64_t steps_done_ = 0;
+  std::optional<losses::Lpips> lpips_;
+  Vqvae vqvae_;
+  std::unique_ptr<parallel::Parallel> parallel_;
+  std::optional<optim::AdamW> optimizer_;
+  std::optional<tokenizer::CodebookAverage> codebook_;  // where codes are running means
+  std::optional<Adversary> adversary_;
+  std::vector<Tensor> averages_;  // of owned(), where train.average is set
+  Tensor usage_V_;                // running mean of the codes' soft use; where there is an entropy term
+  Tensor window_SV_;              // choices since the last code rows
+  Tensor saved_2_;                // updates taken, skipped in a row: float64
+  std::string record_;
+  int64_t steps_done_ = 0, skipped_in_a_row_ = 0;
 };
 
-}  // namespace varscale::tokenizer
+}  // namespace varscale::tokenizer_training

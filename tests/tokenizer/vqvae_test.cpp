@@ -132,7 +132,7 @@ TEST(Vqvae, TrainingLossAndAllGradientsEqualThePublicCodes) {
     const Vqvae vqvae = hash_vqvae(config_64(unit_norm));
     std::vector<Tensor> leaves;
     for (const auto& [name, tensor] : vqvae.parameters()) leaves.push_back(tensor.requires_grad_());
-    const Vqvae::TrainOutput out = vqvae.forward_train(image);
+    const Vqvae::TrainOutput out = vqvae.forward_train(image, {});
     const Tensor mse = at::mse_loss(out.reconstruction_B3XX, image), loss = mse + out.vq_loss;
     const Tensor want = nn::load_tensor(file, prefix + "train.loss")[1];
     const Tensor got[] = {mse, out.vq_loss, loss};
@@ -285,7 +285,7 @@ TEST(Vqvae, ZeroResidualBlocksStartAsTheIdentity) {
   Vqvae vqvae(tiny_config());
   vqvae.initialise(Init::kZeroResidual, 1);
   nn::NamedTensors parameters;
-  const ResidualBlock block(Builder("x.", 4, parameters), 8, 8);
+  const ResidualBlock block(Builder("x.", 4, parameters, {}), 8, 8);
   for (const auto& [name, tensor] : vqvae.parameters()) {
     const bool closes = name.ends_with("conv2.weight") || name.ends_with("proj_out.weight");
     if (tensor.dim() != 4) continue;

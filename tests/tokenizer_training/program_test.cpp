@@ -10,10 +10,13 @@
 
 #include "base/config.hpp"
 #include "base/file.hpp"
-#include "tokenizer/train_config.hpp"
+#include "tokenizer_training/config.hpp"
 #include "tokenizer/vqvae.hpp"
 
-namespace varscale::tokenizer {
+namespace varscale::tokenizer_training {
+
+using tokenizer::Vqvae;
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -128,9 +131,9 @@ TEST(QuickstartTokenizer, ReadsWithoutAFault) {
   const auto config = base::read_config<TokenizerConfig>(document.root(), faults);
   faults.refuse_unread(document);
   EXPECT_TRUE(faults.empty());
-  EXPECT_NO_THROW(config.model.check());
+  EXPECT_NO_THROW(config.check());
   EXPECT_EQ(scaling::ScaleList(config.model.scales).tokens(), 85);
 }
 
 }  // namespace
-}  // namespace varscale::tokenizer
+}  // namespace varscale::tokenizer_training
