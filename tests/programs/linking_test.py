@@ -9,7 +9,7 @@ import subprocess
 
 from support import BIN, check, command, environment, scratch
 
-TORCH_PROGRAMS = ["var_sweep", "var_sample", "var_tokenizer", "var_data"]
+TORCH_PROGRAMS = ["var_sweep", "var_sample", "var_tokenizer", "var_data", "var_eval"]
 BINDING = re.compile(r"binding file (\S+) \[0\] to (\S+) \[0\]: normal symbol `((?:[sd](?:gemm|potrf|gesdd))_)'")
 
 

@@ -1,0 +1,103 @@
+#include "evaluate/comparison.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/random.hpp"
+
+namespace varscale::evaluate {
+
+ImageFeatures features_of(const FeatureNetwork& network, const ImageRows& images, int64_t batch,
+                          const std::function<void(int64_t)>& advance) {
+  ImageFeatures all{at::empty({images.count, network.dimension()}), GaussianStatistics(network.dimension())};
+  for (int64_t begin = 0; begin < images.count; begin += batch) {
+    const Tensor features_BD = network.batch(images.batch(begin, batch));
+    const int64_t count = features_BD.size(0);
+    all.features_ND.slice(0, begin, begin + count).copy_(features_BD);
+    all.statistics.add(features_BD);
+    if (advance) advance(count);
+  }
+  return all;
+}
+
+int64_t fewest_images() noexcept { return NeighbourOptions().k + 1; }
+
+Comparison compare(const FeatureNetwork& network, const ImageFeatures& reference, const ImageFeatures& samples) {
+  Comparison result;
+  result.network = network.name();
+  result.identity = network.identity();
+  result.frechet_name = frechet_name(network);
+  result.random_weights = network.is_random();
+  result.reference_images = reference.statistics.count();
+  result.sample_images = samples.statistics.count();
+  const auto [fewer, more] = std::minmax(result.reference_images, result.sample_images);
+  if (fewer < fewest_images())
+    throw base::UserError("a comparison needs at least {} images in each set, one has {}", fewest_images(), fewer);
+  result.frechet = frechet_distance(reference.statistics.gaussian(), samples.statistics.gaussian());
+  KernelOptions& kernel = result.kernel_options;
+  kernel.subset_size = std::min(kernel.subset_size, fewer);
+  if (kernel.subset_size == more) kernel.subsets = 1;
+  result.kernel = kernel_distance(reference.features_ND, samples.features_ND, kernel);
+  const NeighbourOptions neighbours;
+  result.neighbours = neighbours.k;
+  result.neighbourhoods = precision_recall(reference.features_ND, samples.features_ND, neighbours);
+  return result;
+}
+
+InceptionScore shuffled_inception_score(const Tensor& logits_NC) {
+  const int64_t images = logits_NC.size(0);
+  const base::Permutation order(images, 0, "inception_score");
+  std::vector<int64_t> rows(images);
+  for (int64_t i = 0; i < images; ++i) rows[i] = static_cast<int64_t>(order(i));
+  return inception_score(at::softmax(logits_NC.index_select(0, at::tensor(rows, at::kLong)).to(at::kDouble), 1));
+}
+
+std::string Comparison::words() const {
+  std::string text = fmt::format("{:<10} {:.6g}\n", frechet_name, frechet);
+  text += fmt::format("{:<10} {:.6g} ({})\n", "KID", kernel.mean,
+                      kernel_options.subsets == 1
+                          ? "all images of both sets"
+                          : fmt::format("{} subsets of {}, deviation {:.2g}", kernel_options.subsets,
+                                        kernel_options.subset_size, kernel.deviation));
+  text += fmt::format("{:<10} {:.4f} (k = {})\n", "precision", neighbourhoods.precision, neighbours);
+  text += fmt::format("{:<10} {:.4f}\n", "recall", neighbourhoods.recall);
+  if (inception_score)
+    text += fmt::format("{:<10} {:.4f} (of the samples, {} parts of up to 5000, deviation {:.2g})\n", "IS",
+                        inception_score->mean, inception_score->parts.size(), inception_score->deviation);
+  text += fmt::format("network: {} ({})\n", network, identity.substr(0, 16));
+  text += fmt::format(
+      "{} depends on the numbers of images: compare it only at {} reference images and {} samples, against the same "
+      "reference\n",
+      frechet_name, reference_images, sample_images);
+  return text;
+}
+
+nlohmann::ordered_json Comparison::json() const {
+  nlohmann::ordered_json json{
+      {"frechet", {{"name", frechet_name}, {"value", frechet}}},
+      {"kid",
+       {{"value", kernel.mean},
+        {"deviation", kernel.deviation},
+        {"subsets", kernel_options.subsets},
+        {"subset_size", kernel_options.subset_size},
+        {"seed", kernel_options.seed}}},
+      {"precision", neighbourhoods.precision},
+      {"recall", neighbourhoods.recall},
+      {"k", neighbours},
+      {"network", {{"name", network}, {"identity", identity}, {"random", random_weights}}},
+      {"reference_images", reference_images},
+      {"sample_images", sample_images}};
+  if (inception_score) {
+    json["inception_score"] = {{"value", inception_score->mean},
+                               {"deviation", inception_score->deviation},
+                               {"parts", inception_score->parts}};
+  }
+  return json;
+}
+
+}  // namespace varscale::evaluate

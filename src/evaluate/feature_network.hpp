@@ -1,0 +1,40 @@
+// A network that turns images into feature vectors, which the distances between sets of images are taken on.
+//
+//   const Inception network = Inception::random(0);
+//   Tensor features_BD = network.batch(images_u8_B3HW);
+//   frechet_name(network);                                  // "FD-random"
+//
+// A distance means nothing without its network: whoever prints one prints frechet_name() and identity().
+//
+// Legend   B images, H, W pixels, D features.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+namespace varscale::evaluate {
+
+using at::Tensor;
+
+// The network of the published FID: Inception v3 of the archive inception-2015-12-05.
+inline constexpr const char* kFidNetwork = "inception-2015-12-05";
+
+class FeatureNetwork {
+ public:
+  virtual ~FeatureNetwork() = default;
+  virtual std::string name() const = 0;      // "inception-2015-12-05", "random inception, seed 0"
+  virtual bool is_random() const = 0;        // weights drawn from a seed, never trained
+  virtual std::string identity() const = 0;  // SHA-256 over the weights, in hex
+  virtual int64_t dimension() const = 0;     // D
+
+  // uint8 [B,3,H,W] of any size on the CPU to float32 [B,D]. Resizing and scaling belong to the network.
+  virtual Tensor batch(const Tensor& images_u8_B3HW) const = 0;
+};
+
+// "FID" for the published network alone, "FD-random" for every network with random weights, otherwise "FD-" and
+// the network's name: none of these compares with another.
+std::string frechet_name(const FeatureNetwork& network);
+
+}  // namespace varscale::evaluate

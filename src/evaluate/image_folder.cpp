@@ -1,0 +1,80 @@
+#include "evaluate/image_folder.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <system_error>
+
+#include "base/error.hpp"
+#include "data/image_file.hpp"
+#include "data/image_set.hpp"
+#include "data/parallel_images.hpp"
+
+namespace varscale::evaluate {
+namespace {
+
+namespace fs = std::filesystem;
+using base::UserError;
+
+bool is_image_name(const fs::path& path) {
+  std::string suffix = path.extension().string();
+  std::ranges::transform(suffix, suffix.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return suffix == ".png" || suffix == ".jpg" || suffix == ".jpeg" || suffix == ".webp";
+}
+
+// The image files directly in a folder, by name; none where it holds class folders.
+std::vector<fs::path> flat_images(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::is_directory(folder, error))
+    throw UserError("{}: {}, expected a folder of images", folder.string(),
+                    fs::exists(folder, error) ? "is not a folder" : "does not exist");
+  std::vector<fs::path> images;
+  bool has_folders = false;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().filename().string().starts_with('.')) continue;
+    if (it->is_directory()) has_folders = true;
+    else if (is_image_name(it->path())) images.push_back(it->path());
+  }
+  if (error) throw UserError("{}: cannot be listed ({})", folder.string(), error.message());
+  std::ranges::sort(images);
+  if (!images.empty() && has_folders)
+    throw UserError("{}: holds image files ({}) beside folders, expected image files alone or class folders alone",
+                    folder.string(), images.front().filename().string());
+  if (images.empty() && !has_folders)
+    throw UserError("{}: holds no images (png, jpg, jpeg or webp)", folder.string());
+  return images;
+}
+
+}  // namespace
+
+ImageFolder ImageFolder::open(const fs::path& folder) {
+  ImageFolder images;
+  images.folder_ = folder;
+  images.paths_ = flat_images(folder);
+  if (images.paths_.empty()) {
+    const data::ImageSet set = data::ImageSet::open(folder);
+    for (int64_t i = 0; i < set.size(); ++i) images.paths_.push_back(set.path(i));
+  }
+  const data::RgbImage first = data::decode_rgb(images.paths_.front());
+  images.width_ = first.width, images.height_ = first.height;
+  return images;
+}
+
+Tensor ImageFolder::batch(int64_t begin, int64_t count) const {
+  const int64_t images = std::min(count, size() - begin), bytes = height_ * width_ * 3;
+  Tensor pixels_BHW3 = at::empty({images, height_, width_, 3}, at::kByte);
+  auto* out = pixels_BHW3.mutable_data_ptr<uint8_t>();
+  data::for_each_image(images, data::default_threads(), [&](int64_t i) {
+    const fs::path& path = paths_[begin + i];
+    const data::RgbImage image = data::decode_rgb(path);
+    if (image.width != width_ || image.height != height_)
+      throw UserError("{}: has {} x {} pixels, but {} has {} x {}; all images must have one size", path.string(),
+                      image.width, image.height, paths_.front().string(), width_, height_);
+    std::memcpy(out + i * bytes, image.pixels.data(), bytes);
+  });
+  return pixels_BHW3.permute({0, 3, 1, 2}).contiguous();
+}
+
+}  // namespace varscale::evaluate

@@ -1,0 +1,108 @@
+#include "evaluate/comparison.hpp"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "tests/support/hash_weights.hpp"
+#include "tests/support/temporary_folder.hpp"
+
+namespace varscale::evaluate {
+namespace {
+
+using testing::HasSubstr;
+
+// Mean and deviation of each channel: six features of an image.
+class ChannelMoments : public FeatureNetwork {
+ public:
+  explicit ChannelMoments(std::string name) : name_(std::move(name)) {}
+  std::string name() const override { return name_; }
+  bool is_random() const override { return false; }
+  std::string identity() const override { return "none"; }
+  int64_t dimension() const override { return 6; }
+  Tensor batch(const Tensor& images_u8_B3HW) const override {
+    const Tensor x = images_u8_B3HW.to(at::kFloat).flatten(2) / 255;
+    return at::cat({x.mean(2), x.std(2, /*unbiased=*/false)}, 1);
+  }
+
+ private:
+  std::string name_;
+};
+
+Tensor images_named(const char* name, int64_t count, int64_t above) {
+  return (test::hash_int_tensor(name, {count, 3, 4, 4}, 256 - above) + above).to(at::kByte);
+}
+
+ImageRows rows_of(const Tensor& images_u8_B3HW) {
+  return {images_u8_B3HW.size(0), [=](int64_t begin, int64_t count) {
+            return images_u8_B3HW.slice(0, begin, std::min(begin + count, images_u8_B3HW.size(0)));
+          }};
+}
+
+TEST(Comparison, OfASetInBatchesIsThatOfItsFeatures) {
+  const ChannelMoments network("moments");
+  const Tensor a = images_named("a", 40, 0), b = images_named("b", 30, 60);
+  int64_t seen = 0;
+  const ImageFeatures reference = features_of(network, rows_of(a), 7, [&](int64_t count) { seen += count; });
+  const ImageFeatures samples = features_of(network, rows_of(b), 30);
+  EXPECT_EQ(seen, 40);
+  EXPECT_TRUE(at::equal(reference.features_ND, network.batch(a)));
+
+  const Comparison result = compare(network, reference, samples);
+  EXPECT_EQ(result.frechet_name, "FD-moments");
+  GaussianStatistics whole(6);
+  whole.add(network.batch(a));
+  EXPECT_NEAR(result.frechet, frechet_distance(whole.gaussian(), samples.statistics.gaussian()), 1e-12);
+  EXPECT_GT(result.frechet, 0.01);
+  EXPECT_EQ(result.kernel_options.subset_size, 30);  // the smaller set whole, the larger one in parts
+  EXPECT_EQ(result.kernel_options.subsets, 100);
+  EXPECT_GT(result.kernel.mean, 0);
+  const PrecisionRecall pr = precision_recall(network.batch(a), network.batch(b));
+  EXPECT_EQ(result.neighbourhoods.precision, pr.precision);
+  EXPECT_EQ(result.neighbourhoods.recall, pr.recall);
+
+  const auto json = result.json();
+  EXPECT_EQ(json.at("frechet").at("name"), "FD-moments");
+  EXPECT_EQ(json.at("reference_images"), 40);
+  EXPECT_EQ(json.at("sample_images"), 30);
+  EXPECT_EQ(json.at("kid").at("subset_size"), 30);
+  EXPECT_FALSE(json.contains("inception_score"));
+  EXPECT_THAT(result.words(), HasSubstr("FD-moments depends on the numbers of images: compare it only at 40 reference "
+                                        "images and 30 samples"));
+}
+
+TEST(Comparison, OfASetWithItselfIsPerfect) {
+  const ChannelMoments network(kFidNetwork);
+  const ImageFeatures set = features_of(network, rows_of(images_named("a", 25, 0)), 8);
+  const Comparison result = compare(network, set, set);
+  EXPECT_EQ(result.frechet_name, "FID");
+  EXPECT_NEAR(result.frechet, 0, 1e-12);
+  EXPECT_EQ(result.neighbourhoods.precision, 1);
+  EXPECT_EQ(result.neighbourhoods.recall, 1);
+  EXPECT_EQ(result.kernel_options.subsets, 1);  // all subsets of 25 would be the same
+  EXPECT_LT(result.kernel.mean, 0);             // equal points across count, equal points inside do not
+  EXPECT_THAT(result.words(), HasSubstr("(all images of both sets)"));
+}
+
+TEST(Comparison, RefusesSetsOfThreeImages) {
+  const ChannelMoments network("moments");
+  const ImageFeatures set = features_of(network, rows_of(images_named("a", 9, 0)), 8);
+  const ImageFeatures three = features_of(network, rows_of(images_named("b", 3, 0)), 8);
+  EXPECT_EQ(base::message_of<base::UserError>([&] { compare(network, set, three); }),
+            "a comparison needs at least 4 images in each set, one has 3");
+}
+
+TEST(ShuffledInceptionScore, DoesNotDependOnTheOrderOfClasses) {
+  // 12,000 images of 20 classes, sorted: consecutive parts of 5000 would hold 9 or fewer classes each.
+  const Tensor logits_NC = 60 * at::eye(20).repeat_interleave(600, 0);
+  const InceptionScore score = shuffled_inception_score(logits_NC);
+  EXPECT_EQ(score.parts.size(), 3u);
+  EXPECT_NEAR(score.mean, 20, 0.1);
+  EXPECT_LT(inception_score(at::softmax(logits_NC, 1)).mean, 10);
+}
+
+}  // namespace
+}  // namespace varscale::evaluate

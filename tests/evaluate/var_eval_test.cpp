@@ -1,0 +1,154 @@
+// The program var_eval, and the folders of images that it reads.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+#include "data/png.hpp"
+#include "evaluate/comparison.hpp"
+#include "evaluate/image_folder.hpp"
+#include "evaluate/inception.hpp"
+#include "nn/tensor.hpp"
+#include "tests/support/hash_weights.hpp"
+#include "tests/support/temporary_folder.hpp"
+
+namespace varscale::evaluate {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class VarEval : public testing::Test {
+ protected:
+  // Once a process: the library does not start a second time.
+  static void SetUpTestSuite() { static const data::VipsRuntime vips("evaluate_test"); }
+
+  VarEval() {
+    // Classes b and a, so that the listing sorts what was not written in order.
+    for (int i = 0; i < 5; ++i) write("reference", i < 2 ? "b" : "a", i, 0);
+    for (int i = 0; i < 4; ++i) write("samples", "", i, 90);
+  }
+
+  void write(const char* set, const char* group, int number, int above, int side = 12) const {
+    const fs::path path = folder_ / set / group / fmt::format("{}.png", number);
+    fs::create_directories(path.parent_path());
+    const at::Tensor pixels = test::hash_int_tensor(fmt::format("{}{}", set, number), {side, side, 3}, 256 - above);
+    data::write_png(path, (pixels + above).to(at::kByte));
+  }
+
+  // Exit status; what it printed is in text("out") and text("err").
+  int run(const std::string& arguments) const {
+    const char* bin = std::getenv("VARSCALE_BIN");
+    EXPECT_NE(bin, nullptr) << "run me through ctest";
+    const int status = std::system(fmt::format("cd {} && {}/var_eval {} >out 2>err", folder_.path().string(),
+                                               bin ? bin : ".", arguments)
+                                       .c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  std::string text(const char* name) const { return base::read_file(folder_ / name); }
+  std::string refusal(const std::string& arguments) const {
+    EXPECT_EQ(run(arguments), 2) << arguments;
+    return text("err");
+  }
+
+  base::TemporaryFolder folder_;
+};
+
+TEST_F(VarEval, GivesTheLibrarysFiguresUnderTheirNames) {
+  ASSERT_EQ(run("fd --reference reference --samples samples --features random --seed 7 --batch 3 --json"), 0)
+      << text("err");
+  const auto json = nlohmann::json::parse(text("out"));
+
+  const Inception network = Inception::random(7);
+  const auto features = [&](const char* name) {
+    const ImageFolder images = ImageFolder::open(folder_ / name);
+    return features_of(network, {images.size(), [&](int64_t i, int64_t n) { return images.batch(i, n); }}, 3);
+  };
+  const Comparison want = compare(network, features("reference"), features("samples"));
+  EXPECT_EQ(json.at("frechet").at("name"), "FD-random");
+  EXPECT_EQ(json.at("network").at("name"), "random inception, seed 7");
+  EXPECT_EQ(json.at("network").at("identity"), network.identity());
+  EXPECT_EQ(json.at("network").at("random"), true);
+  // The program may run on another number of threads.
+  EXPECT_NEAR(json.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet);
+  EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel.mean, 1e-4 * std::abs(want.kernel.mean));
+  EXPECT_EQ(json.at("precision"), want.neighbourhoods.precision);
+  EXPECT_EQ(json.at("recall"), want.neighbourhoods.recall);
+  EXPECT_EQ(json.at("reference_images"), 5);
+  EXPECT_EQ(json.at("sample_images"), 4);
+  EXPECT_FALSE(json.contains("inception_score"));
+}
+
+TEST_F(VarEval, CallsItFidAndScoresClassesOnTheUsersWord) {
+  nn::NamedTensors weights = Inception::state();
+  for (nn::NamedTensor& named : weights)
+    named.tensor = test::hash_param(named.name, named.tensor.sizes(), 1, std::sqrt(2.0));
+  nn::save_tensors(folder_ / "w.safetensors", weights);
+  const std::string sets = "fd --reference samples --samples samples --features w.safetensors";
+  ASSERT_EQ(run(sets + " --name inception-2015-12-05"), 0) << text("err");
+  EXPECT_THAT(text("out"), HasSubstr("4 reference images in samples, 4 samples in samples, 12 x 12 pixels\nFID "));
+  EXPECT_THAT(text("out"), HasSubstr("precision  1.0000 (k = 3)\nrecall     1.0000\nIS "));
+  EXPECT_THAT(text("out"), HasSubstr("network: inception-2015-12-05 ("));
+  EXPECT_THAT(text("out"), HasSubstr("FID depends on the numbers of images"));
+  EXPECT_THAT(refusal(sets + " --seed 3"), HasSubstr("--seed 3: has an effect with --features random alone"));
+}
+
+TEST_F(VarEval, RefusesInOneSentence) {
+  const std::string sets = "fd --reference reference --samples samples ";
+  EXPECT_THAT(refusal(sets), HasSubstr("--features is missing: give the FID Inception v3 (pytorch-fid's "
+                                       "pt_inception-2015-12-05-6726825d"));
+  EXPECT_THAT(refusal(sets + "--features inception.pth"),
+              HasSubstr("--features inception.pth: no such file; expected the FID Inception v3"));
+  nn::save_tensors(folder_ / "other.safetensors", {{"weight", at::zeros({2})}});
+  EXPECT_THAT(refusal(sets + "--features other.safetensors"),
+              HasSubstr("other.safetensors: holds no tensor Conv2d_1a_3x3.conv.weight"));
+  EXPECT_THAT(refusal(sets + "--features random --name mine"), HasSubstr("--name mine: random weights have a name"));
+  EXPECT_THAT(refusal("fd --reference nowhere --samples samples --features random"),
+              HasSubstr("nowhere: does not exist, expected a folder of images"));
+  write("torn", "", 0, 0);
+  folder_.write("torn/0.png", base::read_file(folder_ / "torn/0.png").substr(0, 200));
+  EXPECT_THAT(refusal("fd --reference torn --samples samples --features random"),
+              HasSubstr("torn/0.png: not a readable image"));
+  for (int i = 0; i < 3; ++i) write("few", "", i, 0);
+  EXPECT_THAT(refusal("fd --reference reference --samples few --features random"),
+              HasSubstr("--samples few: holds 3 images, expected at least 4"));
+  for (int i = 0; i < 4; ++i) write("large", "", i, 0, 14);
+  EXPECT_THAT(refusal("fd --reference reference --samples large --features random"),
+              HasSubstr("reference holds images of 12 x 12 pixels, large of 14 x 14; all images must have one size"));
+}
+
+TEST_F(VarEval, ReadsFlatFoldersAndClassFoldersInTheOrderOfNames) {
+  const ImageFolder reference = ImageFolder::open(folder_ / "reference");
+  ASSERT_EQ(reference.size(), 5);
+  const at::Tensor images = reference.batch(0, 8);
+  ASSERT_EQ(images.sizes(), (std::vector<int64_t>{5, 3, 12, 12}));
+  const int order[] = {2, 3, 4, 0, 1};
+  for (int i = 0; i < 5; ++i) {
+    const at::Tensor want = test::hash_int_tensor(fmt::format("reference{}", order[i]), {12, 12, 3}, 256);
+    EXPECT_TRUE(at::equal(images[i].to(at::kLong), want.permute({2, 0, 1}))) << i;
+  }
+  EXPECT_TRUE(at::equal(reference.batch(3, 2), images.slice(0, 3)));
+
+  folder_.write("samples/notes.txt", "not an image");
+  const ImageFolder samples = ImageFolder::open(folder_ / "samples");
+  EXPECT_EQ(samples.size(), 4);
+  write("samples", "", 9, 0, 14);
+  EXPECT_THAT(base::message_of<base::UserError>([&] { ImageFolder::open(folder_ / "samples").batch(0, 5); }),
+              HasSubstr("9.png: has 14 x 14 pixels, but"));
+  write("samples", "class", 0, 0);
+  EXPECT_THAT(base::message_of<base::UserError>([&] { ImageFolder::open(folder_ / "samples"); }),
+              HasSubstr("holds image files (0.png) beside folders"));
+  fs::create_directories(folder_ / "empty");
+  EXPECT_THAT(base::message_of<base::UserError>([&] { ImageFolder::open(folder_ / "empty"); }),
+              HasSubstr("empty: holds no images"));
+}
+
+}  // namespace
+}  // namespace varscale::evaluate
