@@ -69,8 +69,9 @@ void print_settings() {
 }
 
 TokenizerConfig read_settings(const TrainArguments& a) {
-  const base::Document document = base::Document::load(a.config, a.overrides);
+  base::Document document = base::Document::load(a.config, a.overrides);
   base::Faults faults;
+  document.expand_environment(faults);
   auto config = base::read_config<TokenizerConfig>(document.root(), faults);
   faults.refuse_unread(document);
   faults.throw_if_any();

@@ -48,8 +48,8 @@ TEST_F(Tuning, FindsTheVertexOfEachDepthAndTheLawThroughThem) {
   ASSERT_EQ(fit(), 0) << err();
   EXPECT_EQ(rates().at("state"), "lr tuned");
   ASSERT_EQ(rates().at("points").size(), 5);
-  const auto found = rates();
-  for (const auto& point : found.at("points")) {
+  const auto fitted = rates();
+  for (const auto& point : fitted.at("points")) {
     const double depth = point.at("depth");
     EXPECT_NEAR(point.at("best").get<double>() / ((0.8 + 0.1 * depth) * 6e-3 / depth), 1, 1e-5);
     EXPECT_EQ(point.at("at_edge"), false);
@@ -77,8 +77,8 @@ TEST_F(Tuning, FlagsAnOptimumAtTheEdgeAndTakesTheBestRunSeen) {
   sweep.best_rate = [](int64_t depth) { return depth == 4 ? 2.2 : 1.2; };
   sweep.write(folder_);
   ASSERT_EQ(fit(), 0) << err();
-  const auto found = rates();
-  for (const auto& point : found.at("points")) {
+  const auto fitted = rates();
+  for (const auto& point : fitted.at("points")) {
     EXPECT_EQ(point.at("at_edge"), point.at("depth") == 4);
     if (point.at("depth") != 4) continue;
     EXPECT_EQ(point.at("best"), 2 * 6e-3 / 4);

@@ -124,15 +124,44 @@ TEST_F(VarTokenizer, RefusesBadInputInOneSentenceWithExitCode2) {
   EXPECT_NE(eval.text.find("tiny.yaml"), std::string::npos) << eval.text;
 }
 
-TEST(QuickstartTokenizer, ReadsWithoutAFault) {
-  const auto path = fs::path(std::getenv("VARSCALE_SOURCE")) / "sweeps/quickstart_tokenizer.yaml";
-  const base::Document document = base::Document::load(path);
+class ReadyFile : public testing::TestWithParam<std::pair<const char*, int64_t>> {};
+
+TEST_P(ReadyFile, ReadsWithoutAFault) {
+  const auto& [name, tokens] = GetParam();
+  base::Document document = base::Document::load(fs::path(std::getenv("VARSCALE_SOURCE")) / "sweeps" / name);
   base::Faults faults;
+  document.expand_environment(faults);
   const auto config = base::read_config<TokenizerConfig>(document.root(), faults);
   faults.refuse_unread(document);
   EXPECT_TRUE(faults.empty());
   EXPECT_NO_THROW(config.check());
-  EXPECT_EQ(scaling::ScaleList(config.model.scales).tokens(), 85);
+  EXPECT_EQ(scaling::ScaleList(config.model.scales).tokens(), tokens);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ReadyFile,
+                         testing::Values(std::pair("quickstart_tokenizer.yaml", 85), std::pair("tokenizer256.yaml", 680)));
+
+// A setting that has no effect beside the others is refused, and one that is needed is asked for.
+TEST_F(VarTokenizer, RefusesSettingsThatDoNotFitTogether) {
+  auto refused = [&](const std::string& more, const std::string& words) {
+    const Result result = train("--out bad.safetensors " + more);
+    EXPECT_EQ(result.code, 2) << more << ": " << result.text;
+    EXPECT_NE(result.text.find(words), std::string::npos) << more << ": " << result.text;
+    EXPECT_FALSE(fs::exists(folder_ / "bad.h5")) << more;
+  };
+  refused("--set loss.vgg_weights=vgg.safetensors", "loss.vgg_weights");
+  refused("--set loss.lpips=1", "at least 16 pixels");
+  refused("--set adversarial.r1=1", "adversarial.r1");
+  refused("--set adversarial.discriminator=patch_gan --set adversarial.start_step=2", "layers");
+  refused("--set adversarial.discriminator=patch_gan --set adversarial.start_step=12", "less than train.steps");
+  refused("--set adversarial.discriminator=dino --set adversarial.start_step=2", "adversarial.dino_weights");
+  refused("--set adversarial.discriminator=dino --set adversarial.start_step=2 --set adversarial.dino_weights=no.safetensors",
+          "no.safetensors");
+  refused("--set codebook.update=gradient --set codebook.decay=0.9", "codebook.decay");
+  refused("--set codebook.scale_dropout=0.5", "scale_dropout_from");
+  refused("--set codebook.start_step=12", "less than train.steps");
+  refused("--set optimizer.schedule=cosine --set optimizer.hold=0.3", "optimizer.hold");
+  refused("--set parallel.mode=zero3 --set parallel.shards=2", "parallel.shards");
 }
 
 }  // namespace
