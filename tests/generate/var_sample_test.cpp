@@ -75,8 +75,11 @@ class VarSample : public testing::Test {
       checkpoint::State state;
       state.step = step;
       state.pieces = checkpoint::whole_pieces("param.", model.parameters());
-      state.rows.facts["tokens_fingerprint"] = tokens.fingerprint();
-      state.write_rows = [](const auto& file) { records::write_run(file, {}); };
+      state.write_rows = [&](const auto& file) {
+        records::RunTables rows;
+        rows.facts["tokens_fingerprint"] = tokens.fingerprint();
+        records::write_run(file, rows);
+      };
       saver.save(std::move(state));
     }
     return model;
