@@ -116,6 +116,9 @@ void TensorSource::open_pth(const std::filesystem::path& path) {
 
 void TensorSource::open_safetensors(const std::filesystem::path& path) {
   safetensors_ = std::make_unique<base::SafetensorsFile>(path);
+  if (const auto format = safetensors_->metadata().find("format");
+      format != safetensors_->metadata().end() && format->second.starts_with("varscale."))
+    throw UserError("{}: a file of ours ({}) already, which needs no import", where_, printable(format->second));
   const std::string var = fmt::format("trainer.{}.", kVarKey), tokenizer = fmt::format("trainer.{}.", kTokenizerKey);
   const auto has = [&](const std::string& prefix) {
     const auto found = safetensors_->tensors().lower_bound(prefix);

@@ -7,7 +7,7 @@
 // (trainer.var_wo_ddp, trainer.vae_local). Of a safetensors file the keys have these words as prefixes.
 //
 // Errors   UserError naming the file: neither kind of file, none of these, both where one has to be chosen, a key that
-//          is no tensor, a missing key, a dtype that is not wanted.
+//          is no tensor, a missing key, a dtype that is not wanted, a file that this program has written itself.
 #pragma once
 
 #include <cstddef>

@@ -124,11 +124,6 @@ std::span<const float> WeightsFile::values(std::string_view name) const {
 }
 
 void WeightsFile::check_fits(const VarShape& shape) const {
-  if (shape.heads != shape_.heads)  // which no key shows where q and k have no norm
-    throw UserError("{}: its model has {} heads, expected {}", path().string(), shape_.heads, shape.heads);
-  if (!(shape.tokens.scales == shape_.tokens.scales))
-    throw UserError("{}: its model has maps of the sides {}, expected {}", path().string(), shape_.tokens.scales.words(),
-                    shape.tokens.scales.words());
   const std::vector<StateEntry> wanted = parameters_of(shape);
   for (const StateEntry& entry : wanted) {
     if (!file_.contains(entry.name))
@@ -142,6 +137,12 @@ void WeightsFile::check_fits(const VarShape& shape) const {
     if (std::ranges::find(wanted, entry.name, &StateEntry::name) == wanted.end())
       throw UserError("{}: has {}, which the model has not (depth {}, expected {})", path().string(), entry.name,
                       shape_.depth, shape.depth);
+  // What no key shows: heads where q and k have no norm, and other sides with as many tokens.
+  if (shape.heads != shape_.heads)
+    throw UserError("{}: its model has {} heads, expected {}", path().string(), shape_.heads, shape.heads);
+  if (!(shape.tokens.scales == shape_.tokens.scales))
+    throw UserError("{}: its model has maps of the sides {}, expected {}", path().string(), shape_.tokens.scales.words(),
+                    shape.tokens.scales.words());
 }
 
 void WeightsFile::verify() const {

@@ -89,10 +89,6 @@ class CheckpointFolder {
 // The whole of each tensor, under a prefixed name.
 std::vector<Piece> whole_pieces(const std::string& prefix, const nn::NamedTensors& tensors);
 
-// The weights of a checkpoint as one safetensors file, under the parameters' own names.
-void export_weights(const CheckpointFolder& checkpoints, int64_t step,
-                    const std::filesystem::path& path);
-
 // Names inside a checkpoint's folder.
 inline constexpr int64_t kSchema = records::kCheckpointSchema;
 inline constexpr const char* kManifest = records::kCheckpointManifest;

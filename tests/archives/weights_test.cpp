@@ -222,6 +222,17 @@ TEST_F(Var, IsRefusedWithOtherBuffers) {
   EXPECT_THAT(refusal(tiny(), {.first = {{"attn_bias_for_masking", 1.0f}}}), HasSubstr("attn_bias_for_masking is not"));
 }
 
+TEST_F(Var, OfAFileOfWeightsIsComparedBeyondItsKeys) {
+  const VarShape shape = tiny({1, 5, 6, 10}, false, /*norm=*/false);
+  write_weights(path_, shape, {}, [](const StateEntry& entry, float* out) { *out = static_cast<float>(entry.shape[0]); });
+  const WeightsFile file(path_);
+  VarShape other = shape;
+  other.heads = 4;
+  EXPECT_THAT([&] { file.check_fits(other); }, ThrowsMessage<UserError>(HasSubstr("has 2 heads, expected 4")));
+  EXPECT_THAT([&] { file.check_fits(tiny({1, 2, 6, 11}, false, false)); },
+              ThrowsMessage<UserError>(HasSubstr("sides 1,5,6,10, expected 1,2,6,11")));
+}
+
 TEST_F(Var, SurvivesAFileOfWeights) {
   write(tiny());
   const TensorSource source = TensorSource::open(path_);
@@ -247,8 +258,8 @@ TEST_F(Var, SurvivesAFileOfWeights) {
   EXPECT_THAT(misfit([](VarShape& s) { s.depth = 3; }), HasSubstr("has no blocks.2.attn.scale_mul_1H11 (depth 2, expected 3)"));
   EXPECT_THAT(misfit([](VarShape& s) { s.depth = 1; }), HasSubstr("has blocks.1.attn.scale_mul_1H11, which the model has not"));
   EXPECT_THAT(misfit([](VarShape& s) { s.classes = 4; }), HasSubstr("class_emb.weight has shape [4, 8], expected [5, 8]"));
-  EXPECT_THAT(misfit([](VarShape& s) { s.heads = 4; }), HasSubstr("has 2 heads, expected 4"));
-  EXPECT_THAT(misfit([](VarShape& s) { s.tokens.scales = ScaleList({1, 2}); }), HasSubstr("sides 1,2,3, expected 1,2"));
+  EXPECT_THAT(misfit([](VarShape& s) { s.heads = 4; }), HasSubstr("scale_mul_1H11 has shape [1, 2, 1, 1], expected [1, 4, 1, 1]"));
+  EXPECT_THAT(misfit([](VarShape& s) { s.tokens.scales = ScaleList({1, 2}); }), HasSubstr("pos_1LC has shape [1, 14, 8], expected [1, 5, 8]"));
   EXPECT_THAT(misfit([](VarShape& s) { s.attn_l2_norm = false; }), HasSubstr("which the model has not"));
 
   std::string bytes = base::read_file(target);
