@@ -41,7 +41,8 @@ struct Model {
 std::vector<int64_t> sides_of(const records::Facts& facts, const ExportOptions& options, int64_t tokens, int64_t maps) {
   if (!options.scales.empty()) return options.scales;
   std::vector<int64_t> sides;
-  if (const auto said = facts.find("scales"); said != facts.end() && std::holds_alternative<std::string>(said->second)) {
+  if (const auto said = facts.find("scales");
+      said != facts.end() && std::holds_alternative<std::string>(said->second)) {
     const std::string& list = std::get<std::string>(said->second);
     for (const char *at = list.data(), *end = at + list.size(); at < end; ++at) {
       int64_t side = 0;
@@ -53,7 +54,8 @@ std::vector<int64_t> sides_of(const records::Facts& facts, const ExportOptions& 
     return sides;
   }
   for (const std::vector<int64_t>& published : archives::published_scales())
-    if (static_cast<int64_t>(published.size()) == maps && scaling::ScaleList(published).tokens() == tokens) return published;
+    if (static_cast<int64_t>(published.size()) == maps && scaling::ScaleList(published).tokens() == tokens)
+      return published;
   throw UserError("{}: the run does not say the sides of its {} maps; give them by --scales, as in 1,2,3,4",
                   options.from.string(), maps);
 }
@@ -119,7 +121,8 @@ Model model_of_file(const std::filesystem::path& path) {
   file->verify();
   Model model{file->shape(), {}, {}};
   for (const char* key : {"run_id", "step", "source", "source_sha256"})
-    if (const auto found = file->metadata().find(key); found != file->metadata().end()) model.origin[key] = found->second;
+    if (const auto found = file->metadata().find(key); found != file->metadata().end())
+      model.origin[key] = found->second;
   model.read = [file](const StateEntry& entry, float* out) { std::ranges::copy(file->values(entry.name), out); };
   return model;
 }
@@ -144,7 +147,8 @@ void write_pth(const std::filesystem::path& out, const Model& model) {
     } else if (entry.kind == StateKind::kMask) {
       std::vector<float> row(levels.size());
       for (const int64_t level : levels) {
-        for (size_t j = 0; j < row.size(); ++j) row[j] = level < levels[j] ? -std::numeric_limits<float>::infinity() : 0.0f;
+        for (size_t j = 0; j < row.size(); ++j)
+          row[j] = level < levels[j] ? -std::numeric_limits<float>::infinity() : 0.0f;
         writer.write(row.data(), row.size() * sizeof(float));
       }
     } else {
@@ -159,7 +163,8 @@ void write_pth(const std::filesystem::path& out, const Model& model) {
 void write_pth(const std::filesystem::path& out, const tokenizer::Vqvae& vqvae) {
   // The counts stand before the first tensor of the quantiser.
   nn::NamedTensors state = vqvae.state();
-  const auto first = std::ranges::find_if(state, [](const nn::NamedTensor& named) { return named.name.starts_with("quantize."); });
+  const auto first =
+      std::ranges::find_if(state, [](const nn::NamedTensor& named) { return named.name.starts_with("quantize."); });
   std::rotate(first, state.end() - 1, state.end());
   std::vector<PthWriter::Tensor> tensors;
   for (const auto& [name, tensor] : state) tensors.push_back({name, DType::kF32, tensor.sizes().vec()});
@@ -199,9 +204,12 @@ void export_weights(const ExportOptions& options) {
     write_pth(options.out, vqvae);
     what = "tokenizer " + vqvae.fingerprint();
     const tokenizer::VqvaeConfig &config = vqvae.config(), standard;
-    if (config.groups != standard.groups || config.phi_ratio != standard.phi_ratio || config.unit_norm != standard.unit_norm)
-      fmt::print("note: a state dict does not say groups {}, phi_ratio {}, unit_norm {}; the public class has {}, {}, {} unless told\n",
-                 config.groups, config.phi_ratio, config.unit_norm, standard.groups, standard.phi_ratio, standard.unit_norm);
+    if (config.groups != standard.groups || config.phi_ratio != standard.phi_ratio ||
+        config.unit_norm != standard.unit_norm)
+      fmt::print(
+          "note: a state dict does not say groups {}, phi_ratio {}, unit_norm {}; the public class has {}, {}, {} "
+          "unless told\n",
+          config.groups, config.phi_ratio, config.unit_norm, standard.groups, standard.phi_ratio, standard.unit_norm);
   } else {
     const Model model = is_run ? model_of_run(options) : model_of_file(options.from);
     prepare();

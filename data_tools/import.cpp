@@ -32,8 +32,7 @@ std::string sha256_of(const std::filesystem::path& path) {
 }
 
 void import_var(const TensorSource& source, const ImportOptions& options, const std::string& sha256) {
-  const scaling::VarShape shape =
-      archives::recognise_var(source, {.scales = options.scales, .heads = options.heads});
+  const scaling::VarShape shape = archives::recognise_var(source, {.scales = options.scales, .heads = options.heads});
   archives::check_buffers(source, shape);
   const std::string fingerprint = archives::write_weights(
       options.out, shape, {{"source", source.where()}, {"source_sha256", sha256}},
@@ -84,8 +83,8 @@ VqvaeConfig recognise_tokenizer(const TensorSource& source, const ImportOptions&
     const std::string name = fmt::format("encoder.down.{}.block.0.conv1.weight", i);
     const int64_t channels = first_size(source, name);
     if (channels % config.channels != 0)
-      throw UserError("{}: {} has {} channels, no multiple of the {} of encoder.conv_in", source.where(), name, channels,
-                      config.channels);
+      throw UserError("{}: {} has {} channels, no multiple of the {} of encoder.conv_in", source.where(), name,
+                      channels, config.channels);
     config.channel_mult.push_back(channels / config.channels);
   }
   config.blocks = count_of(source, "encoder.down.0.block.", ".conv1.weight");

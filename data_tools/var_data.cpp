@@ -126,7 +126,8 @@ void add_import(CLI::App& app, std::function<void()>& work) {
   auto options = std::make_shared<ImportOptions>();
   CLI::App* command = app.add_subcommand(
       "import", "Turn weights of the public code (a VAR, a tokenizer, a trainer's checkpoint) into a file of ours");
-  command->add_option("FILE", options->file, "a .pth or .safetensors file of a state dict, or a checkpoint")->required();
+  command->add_option("FILE", options->file, "a .pth or .safetensors file of a state dict, or a checkpoint")
+      ->required();
   command->add_option("--out", options->out, "the .safetensors file to write; complete or absent")->required();
   command->add_option("--part", options->part, "of a checkpoint: its VAR or its tokenizer")
       ->check(CLI::IsMember({"var", "vae"}));

@@ -19,10 +19,24 @@ using base::UserError;
 namespace {
 
 // What a value may be while the pickle is read.
-enum class NodeKind { kNone, kBool, kInt, kFloat, kText, kBytes, kList, kTuple, kSet, kDict, kTensor, kGlobal, kStorage };
+enum class NodeKind {
+  kNone,
+  kBool,
+  kInt,
+  kFloat,
+  kText,
+  kBytes,
+  kList,
+  kTuple,
+  kSet,
+  kDict,
+  kTensor,
+  kGlobal,
+  kStorage
+};
 
-constexpr std::array<std::string_view, 13> kNames = {"None",   "a bool",  "an integer", "a number", "a text",
-                                                     "bytes",  "a list",  "a tuple",    "a set",    "a dict",
+constexpr std::array<std::string_view, 13> kNames = {"None",     "a bool", "an integer", "a number", "a text",
+                                                     "bytes",    "a list", "a tuple",    "a set",    "a dict",
                                                      "a tensor", "a name", "a storage"};
 
 struct StorageType {
@@ -74,7 +88,12 @@ bool is_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
     const unsigned char first = byte(i);
-    const size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    const size_t length = first < 0x80   ? 1
+                          : first < 0xc2 ? 0
+                          : first < 0xe0 ? 2
+                          : first < 0xf0 ? 3
+                          : first < 0xf5 ? 4
+                                         : 0;
     if (length == 0 || i + length > text.size()) return false;
     for (size_t k = 1; k < length; ++k)
       if ((byte(i + k) & 0xc0) != 0x80) return false;
@@ -238,7 +257,8 @@ class Unpickler {
   // --- names and calls ---
   void global(std::string_view module, std::string_view name) {
     for (const KnownGlobal& known : kKnownGlobals)
-      if (module == known.module && name == known.name) return push({.kind = NodeKind::kGlobal, .integer = known.global});
+      if (module == known.module && name == known.name)
+        return push({.kind = NodeKind::kGlobal, .integer = known.global});
     if (module == "torch") {
       for (size_t i = 0; i < kStorageTypes.size(); ++i)
         if (name == kStorageTypes[i].name)
@@ -363,7 +383,8 @@ class Unpickler {
     int64_t last = tensor.offset, count = 1;
     for (size_t i = 0; i < tensor.shape.size(); ++i) {
       int64_t reach = 0;
-      if (__builtin_mul_overflow(count, std::max<int64_t>(tensor.shape[i], 1), &count)) refuse("has more elements than 64 bits count in");
+      if (__builtin_mul_overflow(count, std::max<int64_t>(tensor.shape[i], 1), &count))
+        refuse("has more elements than 64 bits count in");
       if (empty) continue;
       if (__builtin_mul_overflow(tensor.shape[i] - 1, tensor.strides[i], &reach) ||
           __builtin_add_overflow(last, reach, &last))
@@ -523,7 +544,8 @@ class Unpickler {
         expanded[index] = std::min(expanded[index] + expanded[child], limits_.expanded + 1);
       }
       if (height[index] > limits_.depth) fail("values nest more than {} deep", limits_.depth);
-      if (expanded[index] > limits_.expanded) fail("values that are used in several places come to more than {}", limits_.expanded);
+      if (expanded[index] > limits_.expanded)
+        fail("values that are used in several places come to more than {}", limits_.expanded);
       state[index] = kDone;
       path.pop_back();
     }

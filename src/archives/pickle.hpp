@@ -53,9 +53,9 @@ class PthValue {
   double real() const;
   std::string_view text() const;  // UTF-8; also the bytes of kBytes; dtypes and devices are texts
   const PthTensor& tensor() const;
-  size_t size() const;             // of a list, tuple, set or dict
-  PthValue item(size_t i) const;   // of these; of a dict the value
-  PthValue key(size_t i) const;    // of a dict, in its order
+  size_t size() const;                                       // of a list, tuple, set or dict
+  PthValue item(size_t i) const;                             // of these; of a dict the value
+  PthValue key(size_t i) const;                              // of a dict, in its order
   std::optional<PthValue> find(std::string_view key) const;  // of a dict; nothing where it is none
 
  private:
@@ -68,9 +68,9 @@ class PthValue {
 struct PickleLimits {
   size_t operations = 8'000'000;
   size_t values = 2'000'000;
-  int64_t depth = 64;                 // containers within containers
-  uint64_t expanded = 16'000'000;     // values, counted at each place where they are seen
-  int64_t repeated = 1 << 20;         // elements of a tensor that has more of them than its storage (stride 0)
+  int64_t depth = 64;              // containers within containers
+  uint64_t expanded = 16'000'000;  // values, counted at each place where they are seen
+  int64_t repeated = 1 << 20;      // elements of a tensor that has more of them than its storage (stride 0)
 };
 
 class Pickle {

@@ -95,7 +95,8 @@ void PthFile::open_older() {
     throw UserError("{}: its storages are {}, expected a list", path_.string(), keys.value().kind_name());
   for (size_t i = 0; i < keys.value().size(); ++i) {
     const PthValue key = keys.value().item(i);
-    const auto known = key.kind() == PthValue::Kind::kText ? pickle_.storages().find(key.text()) : pickle_.storages().end();
+    const auto known =
+        key.kind() == PthValue::Kind::kText ? pickle_.storages().find(key.text()) : pickle_.storages().end();
     if (known == pickle_.storages().end() || places_.contains(known->first))
       throw UserError("{}: storage {} of its list is used by no tensor, or listed twice", path_.string(), i);
     const uint64_t bytes = bytes_of(known->second);
@@ -112,8 +113,7 @@ void PthFile::open_older() {
   for (const auto& [key, storage] : pickle_.storages())
     if (!places_.contains(key))
       throw UserError("{}: storage '{}' is used, but not there", path_.string(), printable(key));
-  if (at != file.size())
-    throw UserError("{}: {} bytes behind the last storage", path_.string(), file.size() - at);
+  if (at != file.size()) throw UserError("{}: {} bytes behind the last storage", path_.string(), file.size() - at);
 }
 
 void PthFile::read_storage(const std::string& key, uint64_t offset, void* out, uint64_t count) const {

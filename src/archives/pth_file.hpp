@@ -51,14 +51,14 @@ class PthFile {
   std::unique_ptr<ZipFile> zip_;
   std::map<std::string, const ZipEntry*> entries_;  // of the storages
   std::optional<base::MappedFile> mapped_;
-  std::map<std::string, uint64_t> places_;          // of the storages, in the older form
+  std::map<std::string, uint64_t> places_;  // of the storages, in the older form
   Pickle pickle_;
 };
 
 class PthWriter {
  public:
   struct Tensor {
-    std::string name;  // UTF-8
+    std::string name;   // UTF-8
     base::DType dtype;  // any but kU16
     std::vector<int64_t> shape;
   };
@@ -71,8 +71,8 @@ class PthWriter {
   void begin_next();
   ZipWriter zip_;
   std::vector<Tensor> tensors_;
-  size_t next_ = 0;      // the tensor whose bytes are expected
-  uint64_t left_ = 0;    // of them
+  size_t next_ = 0;    // the tensor whose bytes are expected
+  uint64_t left_ = 0;  // of them
 };
 
 }  // namespace varscale::archives

@@ -24,7 +24,8 @@ namespace {
 int64_t size_of(const TensorSource& source, const std::string& name, size_t dims, size_t axis) {
   const auto& shape = source.at(name).shape;
   if (shape.size() != dims)
-    throw UserError("{}: {} has shape [{}], expected {} dimensions", source.where(), name, fmt::join(shape, ", "), dims);
+    throw UserError("{}: {} has shape [{}], expected {} dimensions", source.where(), name, fmt::join(shape, ", "),
+                    dims);
   return shape[axis];
 }
 
@@ -149,7 +150,8 @@ VarShape recognise_var(const TensorSource& source, const ShapeHints& hints) {
     if (hints.heads != 0 && hints.heads != shape.heads)
       throw UserError("{}: {} is of {} heads, --heads says {}", source.where(), kScale, shape.heads, hints.heads);
   } else if (hints.heads == 0) {
-    throw UserError("{}: without {} nothing tells how many heads there are; give them by --heads", source.where(), kScale);
+    throw UserError("{}: without {} nothing tells how many heads there are; give them by --heads", source.where(),
+                    kScale);
   } else {
     shape.heads = hints.heads;
   }
@@ -166,7 +168,8 @@ VarShape recognise_var(const TensorSource& source, const ShapeHints& hints) {
     const std::string sentence = error.what();
     throw UserError(sentence.starts_with(source.where()) ? sentence : source.where() + ": " + sentence);
   }
-  if (const std::string sentence = difference(source, public_state(shape)); !sentence.empty()) throw UserError(sentence);
+  if (const std::string sentence = difference(source, public_state(shape)); !sentence.empty())
+    throw UserError(sentence);
   return shape;
 }
 
@@ -188,7 +191,8 @@ void check_buffers(const TensorSource& source, const VarShape& shape) {
       }
       expected = entry.kind == StateKind::kMask ? "0 where a map sees another and minus infinity elsewhere" : "zeros";
     }
-    if (!right) throw UserError("{}: {} is not what the model computes with: expected {}", source.where(), entry.name, expected);
+    if (!right)
+      throw UserError("{}: {} is not what the model computes with: expected {}", source.where(), entry.name, expected);
   }
 }
 

@@ -68,9 +68,10 @@ TensorSource TensorSource::open(const std::filesystem::path& path, Part part) {
     tokenizer |= name.starts_with("encoder.") || name.starts_with("quantize.");
   }
   if (var == tokenizer)
-    throw UserError("{}: neither a public VAR (word_embed.weight, blocks.0...) nor a public tokenizer (encoder..., "
-                    "quantize...), by its {} keys",
-                    source.where_, source.tensors_.size());
+    throw UserError(
+        "{}: neither a public VAR (word_embed.weight, blocks.0...) nor a public tokenizer (encoder..., "
+        "quantize...), by its {} keys",
+        source.where_, source.tensors_.size());
   const Part found = var ? Part::kVar : Part::kTokenizer;
   if (source.part_ != Part::kWhicheverIsThere && source.part_ != found)
     throw UserError("{}: holds {}, asked for is {}", source.where_, words_of(found), words_of(source.part_));

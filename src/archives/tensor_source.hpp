@@ -37,7 +37,7 @@ class TensorSource {
   static TensorSource open(const std::filesystem::path& path, Part part = Part::kWhicheverIsThere);
 
   const std::string& where() const noexcept { return where_; }  // "a.pth", "a.pth: trainer.var_wo_ddp"
-  Part part() const noexcept { return part_; }                   // kVar or kTokenizer
+  Part part() const noexcept { return part_; }                  // kVar or kTokenizer
   const std::map<std::string, Tensor, std::less<>>& tensors() const noexcept { return tensors_; }
   const Tensor* find(std::string_view name) const;
   const Tensor& at(std::string_view name) const;

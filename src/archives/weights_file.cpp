@@ -91,7 +91,8 @@ class Fingerprint {
 WeightsFile::WeightsFile(const std::filesystem::path& path) : file_(path) {
   const auto& metadata = file_.metadata();
   const auto format = metadata.find("format"), model = metadata.find("model"), print = metadata.find("fingerprint");
-  if (format == metadata.end() || format->second != kWeightsFormat || model == metadata.end() || print == metadata.end())
+  if (format == metadata.end() || format->second != kWeightsFormat || model == metadata.end() ||
+      print == metadata.end())
     throw UserError("{}: not a file of weights; expected one that var_data import or var_data export has written",
                     path.string());
   const auto json = nlohmann::ordered_json::parse(model->second, nullptr, false);
@@ -141,8 +142,8 @@ void WeightsFile::check_fits(const VarShape& shape) const {
   if (shape.heads != shape_.heads)
     throw UserError("{}: its model has {} heads, expected {}", path().string(), shape_.heads, shape.heads);
   if (!(shape.tokens.scales == shape_.tokens.scales))
-    throw UserError("{}: its model has maps of the sides {}, expected {}", path().string(), shape_.tokens.scales.words(),
-                    shape.tokens.scales.words());
+    throw UserError("{}: its model has maps of the sides {}, expected {}", path().string(),
+                    shape_.tokens.scales.words(), shape.tokens.scales.words());
 }
 
 void WeightsFile::verify() const {

@@ -1,6 +1,8 @@
 // The weights of a VAR in one safetensors file, which says of which shape it is and what it was made from.
 //
-//   write_weights("d16.safetensors", shape, {{"source", "var_d16.pth"}}, [&](const StateEntry& entry, float* out) {...});
+//   write_weights("d16.safetensors", shape, {{"source", "var_d16.pth"}}, [&](const StateEntry& entry, float* out) {
+//     ...
+//   });
 //   const WeightsFile weights("d16.safetensors");
 //   weights.check_fits(shape);                                   // of the run that is to begin with them
 //   std::span<const float> rows = weights.values("head.weight").subspan(begin, count);

@@ -60,8 +60,8 @@ ZipFile::ZipFile(const std::filesystem::path& path, const ZipLimits& limits)
     if (!entry.deflated && entry.bytes != entry.stored)
       refuse(fmt::format("is stored, but its {} bytes take {}", entry.bytes, entry.stored));
     if (static_cast<double>(entry.bytes) > limits.ratio * (static_cast<double>(entry.stored) + 64))
-      refuse(fmt::format("unpacks {} bytes to {}, more than {:g} times as many", entry.stored, entry.bytes,
-                         limits.ratio));
+      refuse(
+          fmt::format("unpacks {} bytes to {}, more than {:g} times as many", entry.stored, entry.bytes, limits.ratio));
     bytes += entry.bytes;
     stored += entry.stored;
     if (entry.bytes > limits.bytes || bytes > limits.bytes)
@@ -111,7 +111,8 @@ void ZipFile::read(const ZipEntry& entry, uint64_t offset, void* out, uint64_t c
     open_->place = 0;
   }
   if (offset > open_->place && !entry.deflated) {
-    if (zip_fseek(open_->file, static_cast<zip_int64_t>(offset), SEEK_SET) != 0) refuse("is damaged: no such place in it");
+    if (zip_fseek(open_->file, static_cast<zip_int64_t>(offset), SEEK_SET) != 0)
+      refuse("is damaged: no such place in it");
     open_->place = offset;
   }
   constexpr uint64_t kPiece = 1 << 20;

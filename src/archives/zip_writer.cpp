@@ -78,7 +78,11 @@ void ZipWriter::begin(std::string name, const ZipWriteOptions& options) {
   }
   Record local;
   local.put(kLocal).put(kVersion).put(kUtf8).put(method(options.deflate));
-  local.put(uint16_t{0}).put(kFirstOf1980).put(uint32_t{0}).put(static_cast<uint32_t>(kMost32)).put(static_cast<uint32_t>(kMost32));
+  local.put(uint16_t{0})
+      .put(kFirstOf1980)
+      .put(uint32_t{0})
+      .put(static_cast<uint32_t>(kMost32))
+      .put(static_cast<uint32_t>(kMost32));
   local.put(static_cast<uint16_t>(name.size())).put(static_cast<uint16_t>(extra.bytes().size()));
   local.put(name).put(extra.bytes());
   written_.push_back({.name = std::move(name), .header = at_, .deflated = options.deflate});
@@ -160,8 +164,7 @@ void ZipWriter::commit() {
     };
     const uint32_t bytes = narrow(entry.bytes), stored = narrow(entry.stored), header = narrow(entry.header);
     Record extra;
-    if (!wide.bytes().empty())
-      extra.put(kExtra64).put(static_cast<uint16_t>(wide.bytes().size())).put(wide.bytes());
+    if (!wide.bytes().empty()) extra.put(kExtra64).put(static_cast<uint16_t>(wide.bytes().size())).put(wide.bytes());
     Record record;
     record.put(kCentral).put(kVersion).put(kVersion).put(kUtf8).put(method(entry.deflated));
     record.put(uint16_t{0}).put(kFirstOf1980).put(entry.crc).put(stored).put(bytes);

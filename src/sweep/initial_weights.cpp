@@ -8,7 +8,7 @@ using base::UserError;
 
 std::string InitialWeights::fingerprint_for(const RunConfig& run, const TokenFacts& tokens) {
   const ModelConfig& model = run.model;
-  if (model.init_from.empty()) return model.init_fingerprint;  // a fault of its own (conditional.hpp)
+  if (model.init_from.empty()) return "";  // of other runs, or a fault (conditional.hpp)
   const scaling::VarShape shape = shape_of(run, tokens);
   try {
     const archives::WeightsFile& file = files_.try_emplace(model.init_from, model.init_from).first->second;

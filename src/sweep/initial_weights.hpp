@@ -3,9 +3,9 @@
 //   InitialWeights weights;
 //   config.model.init_fingerprint = weights.fingerprint_for(config, tokens);      // "" without init_from
 //
-// Errors   UserError that begins with model.init_from: no file of weights, of another model
-//          than the run's (with the first key), another fingerprint than the one that the run asks for. Whether the
-//          values are those of the fingerprint is compared when a run begins.
+// Errors   UserError that begins with model.init_from: no file of weights, of another model than the run's (with the
+//          first key), another fingerprint than the one that the run asks for. Whether the values are those of the
+//          fingerprint is compared when a run begins.
 #pragma once
 
 #include <map>

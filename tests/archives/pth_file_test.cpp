@@ -48,14 +48,15 @@ void expect_equal(const std::string& pth, const std::string& safetensors, const 
   const PthFile file(fixture(pth + ".pth"));
   const base::SafetensorsFile expected(fixture(safetensors + ".safetensors"));
   size_t seen = 0;
-  each_tensor(part.empty() ? file.root() : *file.root().find(part), "", [&](const std::string& name, const PthTensor& tensor) {
-    if (name.starts_with("trainer.vae_local.")) return;  // the part of its own
-    const base::TensorView& view = expected.at(name);
-    EXPECT_EQ(tensor.dtype, view.dtype) << name;
-    EXPECT_EQ(tensor.shape, view.shape) << name;
-    EXPECT_EQ(read_all(file, tensor), std::string(reinterpret_cast<const char*>(view.data), view.bytes)) << name;
-    ++seen;
-  });
+  each_tensor(
+      part.empty() ? file.root() : *file.root().find(part), "", [&](const std::string& name, const PthTensor& tensor) {
+        if (name.starts_with("trainer.vae_local.")) return;  // the part of its own
+        const base::TensorView& view = expected.at(name);
+        EXPECT_EQ(tensor.dtype, view.dtype) << name;
+        EXPECT_EQ(tensor.shape, view.shape) << name;
+        EXPECT_EQ(read_all(file, tensor), std::string(reinterpret_cast<const char*>(view.data), view.bytes)) << name;
+        ++seen;
+      });
   EXPECT_EQ(seen, expected.tensors().size());
 }
 
@@ -164,15 +165,18 @@ class Pth : public testing::Test {
     for (const int64_t value : values) bytes += number(value);
     return bytes + "t";
   }
-  static std::string storage(const std::string& type = "FloatStorage", const std::string& key = "0", int64_t numel = 8) {
+  static std::string storage(const std::string& type = "FloatStorage", const std::string& key = "0",
+                             int64_t numel = 8) {
     return "(" + text("storage") + "ctorch\n" + type + "\n" + text(key) + text("cpu") + number(numel) + "tQ";
   }
   static std::string tensor(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides, int64_t offset,
                             const std::string& stored) {
     return "ctorch._utils\n_rebuild_tensor_v2\n(" + stored + number(offset) + tuple(shape) + tuple(strides) +
-           "\x89" "ccollections\nOrderedDict\n)RtR";
+           "\x89"
+           "ccollections\nOrderedDict\n)RtR";
   }
-  static std::string tensor(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides, int64_t offset = 0) {
+  static std::string tensor(const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
+                            int64_t offset = 0) {
     return tensor(shape, strides, offset, storage());
   }
   static std::string pickle(const std::string& code) { return "\x80\x02" + code + "."; }
@@ -196,11 +200,20 @@ TEST_F(Pth, ReadsStridedTensorsInRowOrder) {
 }
 
 TEST_F(Pth, NamesAGlobalThatIsNotKnown) {
-  for (const auto& [module, name] : std::vector<std::pair<std::string, std::string>>{
-           {"os", "system"}, {"posix", "system"}, {"builtins", "eval"}, {"__builtin__", "exec"}, {"builtins", "getattr"},
-           {"torch.storage", "_load_from_bytes"}, {"torch.storage", "UntypedStorage"}, {"torch", "load"},
-           {"torch", "_utils._rebuild_tensor_v2"}, {"torch._utils", "_rebuild_device_tensor_from_numpy"},
-           {"numpy.core.multiarray", "scalar"}, {"subprocess", "Popen"}, {"collections", "OrderedDict.fromkeys"}}) {
+  for (const auto& [module, name] :
+       std::vector<std::pair<std::string, std::string>>{{"os", "system"},
+                                                        {"posix", "system"},
+                                                        {"builtins", "eval"},
+                                                        {"__builtin__", "exec"},
+                                                        {"builtins", "getattr"},
+                                                        {"torch.storage", "_load_from_bytes"},
+                                                        {"torch.storage", "UntypedStorage"},
+                                                        {"torch", "load"},
+                                                        {"torch", "_utils._rebuild_tensor_v2"},
+                                                        {"torch._utils", "_rebuild_device_tensor_from_numpy"},
+                                                        {"numpy.core.multiarray", "scalar"},
+                                                        {"subprocess", "Popen"},
+                                                        {"collections", "OrderedDict.fromkeys"}}) {
     const std::string sentence = refusal(pickle("c" + module + "\n" + name + "\n" + text("touch /tmp/x") + "\x85R"));
     EXPECT_THAT(sentence, HasSubstr("names " + module + "." + name + ", which is not among"));
   }
@@ -227,13 +240,15 @@ TEST_F(Pth, RefusesTensorsOutsideTheirStorage) {
   EXPECT_THAT(refusal(pickle(tensor({INT64_MAX, 0, INT64_MAX}, {0, 0, 0}))), HasSubstr("more elements than"));
   EXPECT_THAT(refusal(pickle(tensor({1 << 21}, {0}))), HasSubstr("repeats the elements"));
   EXPECT_THAT(refusal(pickle(tensor({2, 2}, {1}))), HasSubstr("2 sizes and 1 strides"));
-  EXPECT_THAT(refusal(pickle(tensor(std::vector<int64_t>(65, 1), std::vector<int64_t>(65, 1)))), HasSubstr("65 dimensions"));
+  EXPECT_THAT(refusal(pickle(tensor(std::vector<int64_t>(65, 1), std::vector<int64_t>(65, 1)))),
+              HasSubstr("65 dimensions"));
 }
 
 TEST_F(Pth, RefusesStoragesThatAreNotWhatTheySay) {
   EXPECT_THAT(refusal(pickle(tensor({8}, {1}, 0, storage("FloatStorage", "1")))), HasSubstr("no entry data/1"));
   EXPECT_THAT(refusal(pickle(tensor({8}, {1}, 0, storage("FloatStorage", "../0")))), HasSubstr("no entry"));
-  EXPECT_THAT(refusal(pickle(tensor({8}, {1}, 0, storage("DoubleStorage")))), HasSubstr("has 32 bytes; 8 elements of F64 take 64"));
+  EXPECT_THAT(refusal(pickle(tensor({8}, {1}, 0, storage("DoubleStorage")))),
+              HasSubstr("has 32 bytes; 8 elements of F64 take 64"));
   EXPECT_THAT(refusal(pickle(tensor({4}, {1}, 0, storage("FloatStorage", "0", -4)))), HasSubstr("of -4 elements"));
   EXPECT_THAT(refusal(pickle(tensor({4}, {1}, 0, storage("FloatStorage", "0", INT64_MAX)))), HasSubstr("elements"));
   EXPECT_THAT(refusal(pickle("(" + tensor({8}, {1}) + tensor({8}, {1}, 0, storage("IntStorage")) + "t")),
@@ -243,8 +258,13 @@ TEST_F(Pth, RefusesStoragesThatAreNotWhatTheySay) {
 }
 
 TEST_F(Pth, RefusesValuesThatContainThemselvesOrNestTooDeep) {
-  EXPECT_THAT(refusal(pickle("]q\x01h\x01" "a")), HasSubstr("a value contains itself"));
-  EXPECT_THAT(refusal(pickle("}q\x01" + text("k") + "]h\x01" "as")), HasSubstr("a value contains itself"));
+  EXPECT_THAT(refusal(pickle("]q\x01h\x01"
+                             "a")),
+              HasSubstr("a value contains itself"));
+  EXPECT_THAT(refusal(pickle("}q\x01" + text("k") +
+                             "]h\x01"
+                             "as")),
+              HasSubstr("a value contains itself"));
   std::string deep;
   for (int i = 0; i < 1'000'000; ++i) deep += "(";
   deep += "N";
@@ -274,8 +294,12 @@ TEST_F(Pth, RefusesBrokenPickles) {
   EXPECT_THAT(refusal(pickle("}(" + text("k") + "N" + text("k") + "Nu")), HasSubstr("has key 'k' twice"));
   EXPECT_THAT(refusal(pickle("}(K\x01NK\x01Nu")), HasSubstr("has key 1 twice"));
   EXPECT_THAT(refusal(pickle(text("\xff"))), HasSubstr("not UTF-8"));
-  EXPECT_THAT(refusal(pickle("X\xff\xff\xff\xff" "abc")), HasSubstr("truncated: 4294967295 bytes"));
-  EXPECT_THAT(refusal(pickle("\x8a\x09" "123456789")), HasSubstr("an integer of 9 bytes"));
+  EXPECT_THAT(refusal(pickle("X\xff\xff\xff\xff"
+                             "abc")),
+              HasSubstr("truncated: 4294967295 bytes"));
+  EXPECT_THAT(refusal(pickle("\x8a\x09"
+                             "123456789")),
+              HasSubstr("an integer of 9 bytes"));
   EXPECT_THAT(refusal(pickle("c" + std::string(300, 'a') + "\nb\n")), HasSubstr("a name without an end"));
   EXPECT_THAT(refusal(pickle("]Nb")), HasSubstr("expected a dict"));
 }
@@ -295,24 +319,28 @@ TEST_F(Pth, RefusesOtherArchives) {
 // Values, tensors, or the bytes of a pickle without end.
 TEST_F(Pth, KeepsItsLimits) {
   EXPECT_THAT(refusal(pickle(std::string(2'000'001, 'N'))), HasSubstr("more than 2000000 values"));
-  EXPECT_THAT(refusal(pickle("Nq\x01" + [] {
-                std::string code;
-                for (int i = 0; i < 8'000'000; ++i) code += "h\x01";
-                return code;
-              }())),
+  EXPECT_THAT(refusal(pickle("Nq\x01" +
+                             [] {
+                               std::string code;
+                               for (int i = 0; i < 8'000'000; ++i) code += "h\x01";
+                               return code;
+                             }())),
               HasSubstr("more than 8000000 operations"));
   EXPECT_THAT(refusal(pickle("U\xff")), HasSubstr("truncated"));
 }
 
 TEST_F(Pth, WritesWhatItReads) {
-  const std::vector<PthWriter::Tensor> tensors = {{"weight", DType::kF32, {2, 3}}, {"h\xc3\xa9", DType::kI64, {}},
-                                                  {"none", DType::kF16, {0, 4}},    {"flags", DType::kBool, {70'000}},
+  const std::vector<PthWriter::Tensor> tensors = {{"weight", DType::kF32, {2, 3}},
+                                                  {"h\xc3\xa9", DType::kI64, {}},
+                                                  {"none", DType::kF16, {0, 4}},
+                                                  {"flags", DType::kBool, {70'000}},
                                                   {"last", DType::kF32, {0}}};
   std::string bytes(24 + 8 + 70'000, '\0');
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i % 2);
   {
     PthWriter out(path_, tensors);
-    for (size_t at = 0; at < bytes.size(); at += 1000) out.write(bytes.data() + at, std::min<size_t>(1000, bytes.size() - at));
+    for (size_t at = 0; at < bytes.size(); at += 1000)
+      out.write(bytes.data() + at, std::min<size_t>(1000, bytes.size() - at));
     out.commit();
   }
   const PthFile file(path_);

@@ -40,7 +40,8 @@ std::string sentence_of(const std::function<void()>& work) {
 }
 
 TEST(RecogniseVar, ReadsThePublicModelOffItsShapes) {
-  for (const char* name : {"var_d1_tiny.pth", "var_d1_tiny.safetensors", "trainer_ckpt_tiny.pth", "trainer_ckpt_tiny.safetensors"}) {
+  for (const char* name :
+       {"var_d1_tiny.pth", "var_d1_tiny.safetensors", "trainer_ckpt_tiny.pth", "trainer_ckpt_tiny.safetensors"}) {
     const TensorSource source = TensorSource::open(fixture(name), Part::kVar);
     const VarShape shape = recognise_var(source, {});
     EXPECT_EQ(shape.depth, 1) << name;
@@ -70,7 +71,8 @@ TEST(TensorSource, ChoosesThePartOfACheckpoint) {
               ThrowsMessage<UserError>(HasSubstr("holds a VAR, asked for is a tokenizer")));
   EXPECT_THAT([] { TensorSource::open(fixture("legacy_format.pth")); },
               ThrowsMessage<UserError>(HasSubstr("neither a public VAR")));
-  EXPECT_THAT([] { TensorSource::open(fixture("misc_types.pth")); }, ThrowsMessage<UserError>(HasSubstr("key 'sd' is a dict")));
+  EXPECT_THAT([] { TensorSource::open(fixture("misc_types.pth")); },
+              ThrowsMessage<UserError>(HasSubstr("key 'sd' is a dict")));
   EXPECT_THAT([] { TensorSource::open(fixture("trainer_ckpt_tiny.json")); },
               ThrowsMessage<UserError>(HasSubstr("not a file of torch.save")));
 }
@@ -188,10 +190,13 @@ TEST_F(Var, TakesItsScalesFromWhereTheyAreSaid) {
   const std::vector<int64_t> sides = {1, 5, 6, 10};
   write(tiny(sides));
   EXPECT_EQ(read().tokens.scales.sides(), sides);  // by lvl_1L
-  write(tiny({1, 5, 6, 10}), without_buffers());  // 162 tokens, as 1, 2, 6, 11 have
-  EXPECT_THAT(sentence_of([&] { read(); }), HasSubstr("several lists of 4 maps have 162 tokens; give the sides by --scales"));
+  write(tiny({1, 5, 6, 10}), without_buffers());   // 162 tokens, as 1, 2, 6, 11 have
+  EXPECT_THAT(sentence_of([&] { read(); }),
+              HasSubstr("several lists of 4 maps have 162 tokens; give the sides by --scales"));
   EXPECT_THAT(read({.scales = {1, 2, 6, 11}}).tokens.scales.sides(), ElementsAre(1, 2, 6, 11));
-  EXPECT_THAT(sentence_of([&] { read({.scales = {1, 2, 3, 4}}); }),
+  EXPECT_THAT(sentence_of([&] {
+                read({.scales = {1, 2, 3, 4}});
+              }),
               HasSubstr("4 maps with 162 tokens are in the file, the sides 1,2,3,4 are 4 with 30"));
   EXPECT_THAT(sentence_of([&] { read({.scales = {1, 3, 2, 4}}); }), HasSubstr(path_.string()));
 }
@@ -206,12 +211,14 @@ TEST_F(Var, OfThePublishedSidesNeedsNoBuffers) {
 TEST_F(Var, IsRefusedByTheFirstWrongKeyAndTheirNumber) {
   EXPECT_THAT(refusal(tiny(), {.without = {"head.bias", "blocks.1.attn.q_bias"}}),
               HasSubstr("key blocks.1.attn.q_bias is missing (and 1 more)"));
-  EXPECT_THAT(refusal(tiny(), {.without = {"blocks.1.ffn.fc2.bias"}}), testing::EndsWith("key blocks.1.ffn.fc2.bias is missing"));
+  EXPECT_THAT(refusal(tiny(), {.without = {"blocks.1.ffn.fc2.bias"}}),
+              testing::EndsWith("key blocks.1.ffn.fc2.bias is missing"));
   EXPECT_THAT(refusal(tiny(), {.with = {{"blocks.0.extra", {1}}, {"ema.x", {2}}, {"y", {2}}}}),
               HasSubstr("key blocks.0.extra is none of the public model's (and 2 more)"));
   EXPECT_THAT(refusal(tiny(), {.with = {{"blocks.1.attn.proj.weight", {8, 9}}}}),
               HasSubstr("blocks.1.attn.proj.weight has shape [8, 9], expected [8, 8]"));
-  EXPECT_THAT(refusal(tiny(), {.with = {{"pos_1LC", {14, 8}}}}), HasSubstr("pos_1LC has shape [14, 8], expected 3 dimensions"));
+  EXPECT_THAT(refusal(tiny(), {.with = {{"pos_1LC", {14, 8}}}}),
+              HasSubstr("pos_1LC has shape [14, 8], expected 3 dimensions"));
   EXPECT_THAT(refusal(tiny(), {.with = {{"blocks.9999999.x", {1}}}}), HasSubstr("is not of a block"));
   EXPECT_THAT(refusal(tiny(), {.without = {"pos_1LC"}}), HasSubstr("no key pos_1LC"));
 }
@@ -224,13 +231,17 @@ TEST_F(Var, IsRefusedWithOtherBuffers) {
 
 TEST_F(Var, OfAFileOfWeightsIsComparedBeyondItsKeys) {
   const VarShape shape = tiny({1, 5, 6, 10}, false, /*norm=*/false);
-  write_weights(path_, shape, {}, [](const StateEntry& entry, float* out) { *out = static_cast<float>(entry.shape[0]); });
+  write_weights(path_, shape, {},
+                [](const StateEntry& entry, float* out) { *out = static_cast<float>(entry.shape[0]); });
   const WeightsFile file(path_);
   VarShape other = shape;
   other.heads = 4;
   EXPECT_THAT([&] { file.check_fits(other); }, ThrowsMessage<UserError>(HasSubstr("has 2 heads, expected 4")));
-  EXPECT_THAT([&] { file.check_fits(tiny({1, 2, 6, 11}, false, false)); },
-              ThrowsMessage<UserError>(HasSubstr("sides 1,5,6,10, expected 1,2,6,11")));
+  EXPECT_THAT(
+      [&] {
+        file.check_fits(tiny({1, 2, 6, 11}, false, false));
+      },
+      ThrowsMessage<UserError>(HasSubstr("sides 1,5,6,10, expected 1,2,6,11")));
 }
 
 TEST_F(Var, SurvivesAFileOfWeights) {
@@ -255,11 +266,18 @@ TEST_F(Var, SurvivesAFileOfWeights) {
     change(other);
     return sentence_of([&] { file.check_fits(other); });
   };
-  EXPECT_THAT(misfit([](VarShape& s) { s.depth = 3; }), HasSubstr("has no blocks.2.attn.scale_mul_1H11 (depth 2, expected 3)"));
-  EXPECT_THAT(misfit([](VarShape& s) { s.depth = 1; }), HasSubstr("has blocks.1.attn.scale_mul_1H11, which the model has not"));
-  EXPECT_THAT(misfit([](VarShape& s) { s.classes = 4; }), HasSubstr("class_emb.weight has shape [4, 8], expected [5, 8]"));
-  EXPECT_THAT(misfit([](VarShape& s) { s.heads = 4; }), HasSubstr("scale_mul_1H11 has shape [1, 2, 1, 1], expected [1, 4, 1, 1]"));
-  EXPECT_THAT(misfit([](VarShape& s) { s.tokens.scales = ScaleList({1, 2}); }), HasSubstr("pos_1LC has shape [1, 14, 8], expected [1, 5, 8]"));
+  EXPECT_THAT(misfit([](VarShape& s) { s.depth = 3; }),
+              HasSubstr("has no blocks.2.attn.scale_mul_1H11 (depth 2, expected 3)"));
+  EXPECT_THAT(misfit([](VarShape& s) { s.depth = 1; }),
+              HasSubstr("has blocks.1.attn.scale_mul_1H11, which the model has not"));
+  EXPECT_THAT(misfit([](VarShape& s) { s.classes = 4; }),
+              HasSubstr("class_emb.weight has shape [4, 8], expected [5, 8]"));
+  EXPECT_THAT(misfit([](VarShape& s) { s.heads = 4; }),
+              HasSubstr("scale_mul_1H11 has shape [1, 2, 1, 1], expected [1, 4, 1, 1]"));
+  EXPECT_THAT(misfit([](VarShape& s) {
+                s.tokens.scales = ScaleList({1, 2});
+              }),
+              HasSubstr("pos_1LC has shape [1, 14, 8], expected [1, 5, 8]"));
   EXPECT_THAT(misfit([](VarShape& s) { s.attn_l2_norm = false; }), HasSubstr("which the model has not"));
 
   std::string bytes = base::read_file(target);

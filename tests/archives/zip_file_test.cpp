@@ -66,8 +66,8 @@ TEST_F(Zip, ReadsRangesInAnyOrder) {
   for (const char* name : {"stored", "deflated"}) {
     const ZipEntry& entry = zip.at(name);
     const std::string whole = zip.read_text(entry, entry.bytes);
-    const std::vector<std::pair<uint64_t, uint64_t>> ranges = {{0, 10}, {10, 90}, {50'000, 51'000}, {7, 1}, {0, 0},
-                                                               {entry.bytes - 5, 5}, {99'999, 2}, {entry.bytes, 0}};
+    const std::vector<std::pair<uint64_t, uint64_t>> ranges = {
+        {0, 10}, {10, 90}, {50'000, 51'000}, {7, 1}, {0, 0}, {entry.bytes - 5, 5}, {99'999, 2}, {entry.bytes, 0}};
     for (const auto& [offset, count] : ranges) {
       std::string part(count, '\0');
       zip.read(entry, offset, part.data(), count);
@@ -81,10 +81,12 @@ TEST_F(Zip, PutsDataAtAMultipleOfTheAlignment) {
   const std::string bytes = base::read_file(path_);
   EXPECT_EQ(bytes.find(noise(3'000'000)) % 64, 0u);
   ZipWriter out(path_);
-  for (int length = 1; length < 70; ++length) out.add(std::string(static_cast<size_t>(length), 'n'), "data" + std::to_string(1000 + length), {.align = 64});
+  for (int length = 1; length < 70; ++length)
+    out.add(std::string(static_cast<size_t>(length), 'n'), "data" + std::to_string(1000 + length), {.align = 64});
   out.commit();
   const std::string many = base::read_file(path_);
-  for (int length = 1; length < 70; ++length) EXPECT_EQ(many.find("data" + std::to_string(1000 + length)) % 64, 0u) << length;
+  for (int length = 1; length < 70; ++length)
+    EXPECT_EQ(many.find("data" + std::to_string(1000 + length)) % 64, 0u) << length;
 }
 
 TEST_F(Zip, IsTheSameFileForTheSameData) {
@@ -115,14 +117,16 @@ TEST_F(Zip, WritesMoreEntriesThanSixteenBitsCount) {
 TEST_F(Zip, NamesTheNearestEntry) {
   write();
   const ZipFile zip(path_);
-  EXPECT_THAT([&] { zip.at("storde"); }, ThrowsMessage<UserError>(HasSubstr("no entry 'storde' among 4; did you mean stored?")));
+  EXPECT_THAT([&] { zip.at("storde"); },
+              ThrowsMessage<UserError>(HasSubstr("no entry 'storde' among 4; did you mean stored?")));
 }
 
 TEST_F(Zip, FindsDamageByItsChecksum) {
   write();
   damage(noise(40), "?");
   const ZipFile zip(path_);
-  EXPECT_THAT([&] { zip.read_text(zip.at("stored"), 1 << 22); }, ThrowsMessage<UserError>(HasSubstr("entry 'stored' is damaged")));
+  EXPECT_THAT([&] { zip.read_text(zip.at("stored"), 1 << 22); },
+              ThrowsMessage<UserError>(HasSubstr("entry 'stored' is damaged")));
   EXPECT_EQ(zip.read_text(zip.at("empty"), 0), "");  // goes on with others
 }
 
@@ -158,10 +162,13 @@ TEST_F(Zip, RefusesBombs) {
     out.commit();
   }
   EXPECT_EQ(ZipFile(path_).entries().size(), 1u);
-  EXPECT_THAT([&] { ZipFile(path_, {.ratio = 100}); }, ThrowsMessage<UserError>(HasSubstr("more than 100 times as many")));
-  EXPECT_THAT([&] { ZipFile(path_, {.bytes = 9'999'999}); }, ThrowsMessage<UserError>(HasSubstr("above 9999999 bytes")));
+  EXPECT_THAT([&] { ZipFile(path_, {.ratio = 100}); },
+              ThrowsMessage<UserError>(HasSubstr("more than 100 times as many")));
+  EXPECT_THAT([&] { ZipFile(path_, {.bytes = 9'999'999}); },
+              ThrowsMessage<UserError>(HasSubstr("above 9999999 bytes")));
   const ZipFile zip(path_);
-  EXPECT_THAT([&] { zip.read_text(zip.at("zeros"), 100); }, ThrowsMessage<UserError>(HasSubstr("at most 100 are read")));
+  EXPECT_THAT([&] { zip.read_text(zip.at("zeros"), 100); },
+              ThrowsMessage<UserError>(HasSubstr("at most 100 are read")));
 }
 
 // Many names for one piece of data, as in archives that unpack to far more than their size.

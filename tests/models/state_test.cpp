@@ -1,8 +1,9 @@
 // The list of parameters that lower layers know is that of the model.
+#include "scaling/state.hpp"
+
 #include <gtest/gtest.h>
 
 #include "models/var/model.hpp"
-#include "scaling/state.hpp"
 
 namespace varscale::models {
 namespace {

@@ -13,7 +13,8 @@ import sysconfig
 from pathlib import Path
 
 # What the wheel and the system have.
-PRESENT = re.compile(r"(lib(c|m|dl|rt|pthread|util|stdc\+\+|gcc_s|gomp|torch\w*|c10\w*|shm|cudart|cupti)|ld-linux[\w-]*)\.so")
+PRESENT = re.compile(r"(lib(c|m|dl|rt|pthread|util|stdc\+\+|gcc_s|gomp|torch\w*|c10\w*|shm|cudart|cupti)"
+                     r"|ld-linux[\w-]*)\.so")
 READ = ("libtorch_cuda.so", "libtorch_nvshmem.so", "libtorch_python.so", "libc10_cuda.so")
 
 
@@ -54,8 +55,8 @@ def environment(folder):
         options = [f"-Wl,-soname,{library}"]
         if versions:
             script = Path(folder) / "hollow.map"
-            script.write_text("".join(
-                "{} {{ global: {}; }};\n".format(v, "; ".join(n for n, w in symbols.items() if w == v)) for v in versions))
+            of_version = {v: "; ".join(name for name, w in symbols.items() if w == v) for v in versions}
+            script.write_text("".join(f"{v} {{ global: {names}; }};\n" for v, names in of_version.items()))
             options.append(f"-Wl,--version-script={script}")
         subprocess.run(["gcc", "-shared", "-nostdlib", source, "-o", Path(folder) / library, *options], check=True)
     return {**os.environ, "LD_LIBRARY_PATH": str(folder), "CUDA_VISIBLE_DEVICES": ""}

@@ -46,7 +46,8 @@ for name in sys.argv[1:]:
     assert all(torch.equal(values[key], mapped[key]) and values[key].is_contiguous() for key in values)
     with zipfile.ZipFile(name + ".pth") as archive:
         assert archive.testzip() is None
-    json.dump([[k, str(v.dtype).removeprefix("torch."), list(v.shape)] for k, v in values.items()], open(name + ".json", "w"))
+    listed = [[k, str(v.dtype).removeprefix("torch."), list(v.shape)] for k, v in values.items()]
+    json.dump(listed, open(name + ".json", "w"))
     np.savez(name + ".npz", **{k: v.numpy() for k, v in values.items()})
 
     module = torch.nn.Module()

@@ -53,7 +53,8 @@ TEST_F(InitFrom, IsRefusedWithTheFirstKeyThatDoesNotFit) {
                              HasSubstr("pos_start has shape [1, 1, 128], expected [1, 1, 64]")));
   write(1, 0.5f);
   EXPECT_THAT(refusal_of(file(from() + ", model.shared_adaln: true")), HasSubstr("has no shared_ada_lin.1.weight"));
-  EXPECT_THAT(refusal_of(file(", model.init_from: none.safetensors")), HasSubstr("t.yaml:4: model.init_from: none.safetensors"));
+  EXPECT_THAT(refusal_of(file(", model.init_from: none.safetensors")),
+              HasSubstr("t.yaml:4: model.init_from: none.safetensors"));
   base::write_file_atomic(path_, "no weights");
   EXPECT_THAT(refusal_of(file(from())), HasSubstr("not a safetensors file"));
 }
@@ -62,18 +63,27 @@ TEST_F(InitFrom, MayBePinnedByItsFingerprint) {
   const std::string fingerprint = write(1, 0.5f);
   const std::string id = sweep_of(file(from())).runs.front().id;
   EXPECT_EQ(sweep_of(file(from() + ", model.init_fingerprint: '" + fingerprint + "'")).runs.front().id, id);
-  EXPECT_THAT(refusal_of(file(from() + ", model.init_fingerprint: 'abc'")), HasSubstr("model.init_fingerprint asks for abc"));
+  EXPECT_THAT(refusal_of(file(from() + ", model.init_fingerprint: 'abc'")),
+              HasSubstr("model.init_fingerprint asks for abc"));
 }
 
 TEST_F(InitFrom, LeavesNoUseForSettingsOfTheStart) {
-  write(1, 0.5f);
+  const std::string fingerprint = write(1, 0.5f);
   EXPECT_THAT(refusal_of(file(from() + ", model.init_std: 0.1")),
               HasSubstr("model.init_std: model.init_from gives the weights"));
   EXPECT_THAT(refusal_of(file(from() + ", model.adaln_gamma_init: 0.1")), HasSubstr("unused key"));
   EXPECT_THAT(refusal_of(file(", model.init_fingerprint: abc")), HasSubstr("its runs have no model.init_from"));
   // In the defaults they may be for other runs.
-  const Sweep sweep = sweep_of("name: t\ndefaults: {tokens: small.h5, train.images: 6400, model.init_std: 0.1}\nruns:\n"
-                               "  - {model.depth: 1}\n  - {model.depth: 1" + from() + "}\n");
+  const Sweep sweep = sweep_of(
+      "name: t\ndefaults: {tokens: small.h5, train.images: 6400, model.init_std: 0.1, "
+      "model.init_fingerprint: '" +
+      fingerprint +
+      "'}\nruns:\n"
+      "  - {model.depth: 1}\n  - {model.depth: 1" +
+      from() + "}\n");
+  const std::string drawn =
+      "name: t\ndefaults: {tokens: small.h5, train.images: 6400, model.init_std: 0.1}\nruns: [{model.depth: 1}]\n";
+  EXPECT_EQ(sweep.runs.at(0).id, sweep_of(drawn).runs.front().id);
   EXPECT_EQ(sweep.runs.at(1).id, sweep_of(file(from())).runs.front().id);
 }
 

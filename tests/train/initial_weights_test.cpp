@@ -25,7 +25,8 @@ class InitFrom : public testing::Test {
   // The weights that this run's seed would draw.
   std::string write_drawn(const sweep::RunConfig& run) {
     const scaling::VarShape shape = sweep::shape_of(run, sweep::facts_of(*tokens_));
-    const models::InitOptions init{.seed = run.train.seed, .std = run.model.init_std, .adaln_gamma = run.model.adaln_gamma_init};
+    const models::InitOptions init{
+        .seed = run.train.seed, .std = run.model.init_std, .adaln_gamma = run.model.adaln_gamma_init};
     return archives::write_weights(path_, shape, {}, [&](const scaling::StateEntry& entry, float* out) {
       const at::Tensor values = at::from_blob(out, entry.shape, at::kFloat);
       models::fill_initial(entry.name, shape, init, 0, values);
@@ -76,13 +77,15 @@ TEST_F(InitFrom, IsRefusedWhereTheFileIsNotThatOfThePlan) {
   sweep::RunConfig other = planned.run;
   other.train.seed += 1;
   write_drawn(other);
-  EXPECT_THAT([&] { train(planned, 1); }, testing::ThrowsMessage<base::UserError>(testing::HasSubstr("changed since the run was planned")));
+  EXPECT_THAT([&] { train(planned, 1); },
+              testing::ThrowsMessage<base::UserError>(testing::HasSubstr("changed since the run was planned")));
 
   const train::TrainJob again = job("damaged", true);
   std::string bytes = base::read_file(path_);
   bytes[bytes.size() - 2] ^= 4;
   base::write_file_atomic(path_, bytes);
-  EXPECT_THAT([&] { train(again, 2); }, testing::ThrowsMessage<base::UserError>(testing::HasSubstr("the file was changed")));
+  EXPECT_THAT([&] { train(again, 2); },
+              testing::ThrowsMessage<base::UserError>(testing::HasSubstr("the file was changed")));
   EXPECT_FALSE(std::filesystem::exists(again.folder / "run.h5"));
 }
 
