@@ -3,12 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
 
 #include "base/error.hpp"
+#include "tests/archives/fixture.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::archives {
@@ -19,10 +19,6 @@ using base::UserError;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using Kind = PthValue::Kind;
-
-std::filesystem::path fixture(const std::string& name) {
-  return std::filesystem::path(std::getenv("VARSCALE_FIXTURES")) / "pth" / name;
-}
 
 std::string key_text(const PthValue& key) {
   return key.kind() == Kind::kInt ? std::to_string(key.integer()) : std::string(key.text());

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <set>
 
@@ -11,6 +10,7 @@
 #include "archives/tensor_source.hpp"
 #include "archives/weights_file.hpp"
 #include "base/error.hpp"
+#include "tests/archives/fixture.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::archives {
@@ -25,10 +25,6 @@ using scaling::VarShape;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-std::filesystem::path fixture(const std::string& name) {
-  return std::filesystem::path(std::getenv("VARSCALE_FIXTURES")) / "pth" / name;
-}
 
 std::string sentence_of(const std::function<void()>& work) {
   try {

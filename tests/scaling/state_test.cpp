@@ -13,8 +13,6 @@
 namespace varscale::scaling {
 namespace {
 
-const ScaleList kScales256({1, 2, 3, 4, 5, 6, 8, 10, 13, 16}), kScales512({1, 2, 3, 4, 6, 9, 13, 18, 24, 32});
-
 nlohmann::ordered_json as_listed(const StateEntry& entry) {
   const bool parameter = entry.kind == StateKind::kParameter, levels = entry.kind == StateKind::kLevels;
   return {entry.name, parameter ? "p" : "b", levels ? "int64" : "float32", entry.shape};
@@ -23,11 +21,12 @@ nlohmann::ordered_json as_listed(const StateEntry& entry) {
 TEST(PublicState, IsThatOfThePublicModels) {
   const nlohmann::ordered_json names =
       base::parse_json(base::read_file(std::filesystem::path(std::getenv("VARSCALE_FIXTURES")) / "names.json"));
-  const TokenSpace space{4096, 32, kScales256};
+  const TokenSpace space{4096, 32, ScaleList({1, 2, 3, 4, 5, 6, 8, 10, 13, 16})};
+  const TokenSpace large{4096, 32, ScaleList({1, 2, 3, 4, 6, 9, 13, 18, 24, 32})};
   const std::map<std::string, VarShape> models = {
       {"var_d16_256", VarShape::from_depth(16, space, 1000)},
       {"var_d30_256", VarShape::from_depth(30, space, 1000)},
-      {"var_d36_512_saln", VarShape::from_depth(36, {4096, 32, kScales512}, 1000, /*shared_adaln=*/true)}};
+      {"var_d36_512_saln", VarShape::from_depth(36, large, 1000, /*shared_adaln=*/true)}};
   for (const auto& [name, shape] : models) {
     nlohmann::ordered_json listed = nlohmann::ordered_json::array();
     for (const StateEntry& entry : public_state(shape)) listed.push_back(as_listed(entry));
