@@ -14,7 +14,7 @@ using base::UserError;
 
 struct ZipFile::Open {
   zip_t* archive = nullptr;
-  // The entry being read from, and how far: nothing, or all of [0, place) where `whole`.
+  // The entry being read from, or none, and the place of its next byte.
   zip_file_t* file = nullptr;
   uint64_t index = 0, place = 0;
 
