@@ -1,4 +1,4 @@
-// var_data: draw images, turn images into tokens, look into a token file, take weights out of a run.
+// var_data: draw images, turn images into tokens, look into a token file, take weights in and out.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +12,7 @@
 #include "data/tokenize.hpp"
 #include "data/vips_runtime.hpp"
 #include "export.hpp"
+#include "import.hpp"
 #include "inspect.hpp"
 
 namespace varscale::data {
@@ -21,7 +22,8 @@ using base::ExitCode;
 using base::UserError;
 
 constexpr const char* kAbout =
-    "Images in, tokens out: draws test images, tokenizes a folder of images, inspects the result.";
+    "Images in, tokens out: draws test images, tokenizes a folder of images, inspects the result; and weights of the "
+    "public code in and out.";
 
 constexpr const char* kExamples = R"(
 Examples:
@@ -29,7 +31,9 @@ Examples:
   var_data tokenize --train images/train --val images/val --tokenizer tok.safetensors --out tokens.h5
   var_data tokenize --train photos --split 0.02 --tokenizer tok.safetensors --out tokens.h5 --crops 4
   var_data inspect tokens.h5 --verify
-  var_data export results/quickstart/runs/d5-s0-1f3a9c --out d5.safetensors
+  var_data export results/quickstart/runs/d5-s0-1f3a9c --out d5.pth
+  var_data import var_d16.pth --out d16.safetensors
+  var_data import ar-ckpt-last.pth --part vae --out tok.safetensors
 
 Exit codes: 0 done, 2 bad input, others failure.)";
 
@@ -116,16 +120,38 @@ void add_inspect(CLI::App& app, std::function<void()>& work) {
   command->callback([options, &work] { work = [options] { inspect(*options); }; });
 }
 
+constexpr const char* kScalesHelp = "sides of the token maps, as 1,2,3,4, where nothing else says them";
+
+void add_import(CLI::App& app, std::function<void()>& work) {
+  auto options = std::make_shared<ImportOptions>();
+  CLI::App* command = app.add_subcommand(
+      "import", "Turn weights of the public code (a VAR, a tokenizer, a trainer's checkpoint) into a file of ours");
+  command->add_option("FILE", options->file, "a .pth or .safetensors file of a state dict, or a checkpoint")
+      ->required();
+  command->add_option("--out", options->out, "the .safetensors file to write; complete or absent")->required();
+  command->add_option("--part", options->part, "of a checkpoint: its VAR or its tokenizer")
+      ->check(CLI::IsMember({"var", "vae"}));
+  command->add_option("--scales", options->scales, kScalesHelp)->delimiter(',');
+  command->add_option("--heads", options->heads, "attention heads of a VAR without q/k norm")
+      ->check(CLI::PositiveNumber);
+  command->callback([options, &work] { work = [options] { import_weights(*options); }; });
+}
+
 void add_export(CLI::App& app, std::function<void()>& work) {
   auto options = std::make_shared<ExportOptions>();
   CLI::App* command = app.add_subcommand(
-      "export", "Write the weights of a run's checkpoint as one safetensors file");
-  command->add_option("RUN", options->run, "folder of a run: <sweep>/runs/<id>")->required();
+      "export", "Write the weights of a run's checkpoint, or of a file of ours, as safetensors or for the public code");
+  command
+      ->add_option("FROM", options->from, "folder of a run (<sweep>/runs/<id>), a file of weights, or a tokenizer")
+      ->required();
   command->add_option("--out", options->out, "the file to write; complete or absent")->required();
-  command->add_option("--step", options->step, "of the checkpoint; 0: the newest")
+  command->add_option("--format", options->format, "safetensors or pth (default: pth where --out ends in .pth)")
+      ->check(CLI::IsMember({"safetensors", "pth"}));
+  command->add_option("--step", options->step, "of a run's checkpoint; 0: the newest")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->callback([options, &work] { work = [options] { export_run(*options); }; });
+  command->add_option("--scales", options->scales, kScalesHelp)->delimiter(',');
+  command->callback([options, &work] { work = [options] { export_weights(*options); }; });
 }
 
 ExitCode run(int argc, char** argv) {
@@ -136,6 +162,7 @@ ExitCode run(int argc, char** argv) {
   add_synth(app, work);
   add_tokenize(app, work);
   add_inspect(app, work);
+  add_import(app, work);
   add_export(app, work);
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   const VipsRuntime vips("var_data");

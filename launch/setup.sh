@@ -20,7 +20,7 @@ packages=(
   g++ cmake ninja-build ccache pkg-config git
   libfmt-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
   libhdf5-dev libopenmpi-dev openmpi-bin libceres-dev libeigen3-dev
-  libvips-dev libgtest-dev libgmock-dev python3-venv
+  libvips-dev libzip-dev libgtest-dev libgmock-dev python3-venv
 )
 [ "${1:-}" != --slurm ] || packages+=(slurmctld slurmd slurm-client munge)
 torch_packages=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)

@@ -113,6 +113,18 @@ void AtomicFile::write(const void* bytes, size_t count) {
   }
 }
 
+void AtomicFile::write_at(uint64_t offset, std::string_view bytes) {
+  VARSCALE_CHECK(descriptor_ >= 0, "{} is written after its commit", target_.string());
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0)
+      throw SystemError(fmt::format("{}: cannot be written", target_.string()), errno);
+    offset += static_cast<uint64_t>(written);
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
 void AtomicFile::commit() {
   VARSCALE_CHECK(!committed_ && descriptor_ >= 0, "{} is committed twice", target_.string());
   // Some network file systems report a failed write only here.

@@ -25,6 +25,7 @@ class AtomicFile {
 
   void write(std::string_view bytes);
   void write(const void* bytes, size_t count);
+  void write_at(uint64_t offset, std::string_view bytes);  // over what is there; write() goes on at the end
   // The path being written, for libraries that open files themselves (HDF5, libarchive).
   const std::filesystem::path& temporary() const noexcept { return temporary_; }
   void commit();

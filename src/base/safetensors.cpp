@@ -199,14 +199,23 @@ bool SafetensorsFile::contains(std::string_view name) const { return tensors_.co
 
 void SafetensorsWriter::add(std::string name, DType dtype, std::vector<int64_t> shape,
                             const void* data) {
-  VARSCALE_CHECK(
-      name != kMetadataKey && std::ranges::find(entries_, name, &Entry::name) == entries_.end(),
-      "tensor name '{}' is taken", name);
-  const auto bytes = byte_count(shape, dtype);
-  VARSCALE_CHECK(bytes.has_value(), "tensor '{}' has the impossible shape [{}]", name,
-                 fmt::join(shape, ", "));
-  VARSCALE_CHECK(*bytes == 0 || data != nullptr, "tensor '{}' has no data", name);
-  entries_.push_back({std::move(name), dtype, std::move(shape), data});
+  add_entry({std::move(name), dtype, std::move(shape), data});
+}
+
+void SafetensorsWriter::add(std::string name, DType dtype, std::vector<int64_t> shape, Fill fill) {
+  add_entry({std::move(name), dtype, std::move(shape), nullptr, std::move(fill)});
+}
+
+void SafetensorsWriter::add_entry(Entry entry) {
+  VARSCALE_CHECK(entry.name != kMetadataKey &&
+                     std::ranges::find(entries_, entry.name, &Entry::name) == entries_.end(),
+                 "tensor name '{}' is taken", entry.name);
+  const auto bytes = byte_count(entry.shape, entry.dtype);
+  VARSCALE_CHECK(bytes.has_value(), "tensor '{}' has the impossible shape [{}]", entry.name,
+                 fmt::join(entry.shape, ", "));
+  VARSCALE_CHECK(*bytes == 0 || entry.data != nullptr || entry.fill, "tensor '{}' has no data",
+                 entry.name);
+  entries_.push_back(std::move(entry));
 }
 
 void SafetensorsWriter::set_metadata(std::string key, std::string value) {
@@ -237,7 +246,15 @@ void SafetensorsWriter::save(const std::filesystem::path& path) const {
   const uint64_t header_bytes = text.size();
   file.write(&header_bytes, sizeof header_bytes);
   file.write(text);
-  for (const Entry* entry : order) file.write(entry->data, *byte_count(entry->shape, entry->dtype));
+  std::vector<std::byte> made;
+  for (const Entry* entry : order) {
+    const uint64_t bytes = *byte_count(entry->shape, entry->dtype);
+    if (entry->fill) {
+      made.resize(bytes);
+      entry->fill(made.data());
+    }
+    file.write(entry->fill ? made.data() : entry->data, bytes);
+  }
   file.commit();
 }
 

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -56,6 +57,9 @@ class SafetensorsFile {
 class SafetensorsWriter {
  public:
   void add(std::string name, DType dtype, std::vector<int64_t> shape, const void* data);
+  // The same for bytes that are made when they are written: `fill` is called by save(), one tensor at a time.
+  using Fill = std::function<void(void* out)>;
+  void add(std::string name, DType dtype, std::vector<int64_t> shape, Fill fill);
   void set_metadata(std::string key, std::string value);
   void save(const std::filesystem::path& path) const;  // aside, fsync, rename
 
@@ -65,7 +69,9 @@ class SafetensorsWriter {
     DType dtype;
     std::vector<int64_t> shape;
     const void* data;
+    Fill fill = {};
   };
+  void add_entry(Entry entry);
   std::vector<Entry> entries_;
   std::map<std::string, std::string> metadata_;
 };

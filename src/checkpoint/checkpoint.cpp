@@ -174,17 +174,4 @@ nn::NamedTensors CheckpointFolder::tensors(int64_t step) const {
   return whole;
 }
 
-void export_weights(const CheckpointFolder& checkpoints, int64_t step,
-                    const std::filesystem::path& path) {
-  constexpr std::string_view kPrefix = "param.";
-  nn::NamedTensors weights;
-  for (const nn::NamedTensor& named : checkpoints.tensors(step)) {
-    if (named.name.starts_with(kPrefix))
-      weights.push_back({named.name.substr(kPrefix.size()), named.tensor});
-  }
-  nn::save_tensors(path, weights,
-                   {{"run_id", checkpoints.manifest(step)["run_id"].get<std::string>()},
-                    {"step", std::to_string(step)}});
-}
-
-}  // namespace varscale::checkpoint
+  // namespace varscale::checkpoint

@@ -96,10 +96,6 @@ class CheckpointFolder {
 // The whole of each tensor, under a prefixed name.
 std::vector<Piece> whole_pieces(const std::string& prefix, const nn::NamedTensors& tensors);
 
-// The weights of a checkpoint as one safetensors file, under the parameters' own names.
-void export_weights(const CheckpointFolder& checkpoints, int64_t step,
-                    const std::filesystem::path& path);
-
 // Name of a rank's file inside a checkpoint's folder.
 std::string rank_file(int rank);
 // Bytes and SHA-256, as the manifest has them.

@@ -21,6 +21,11 @@ void ConditionalSettings::note(const Settings& settings, const RunConfig& config
   constexpr const char* kNoSuchPart = "the schedule.kind of its runs has no such part";
   note("schedule.hold", kind == "wsd" || kind == "public", kNoSuchPart);
   note("schedule.end", kind != "constant", kNoSuchPart);
+  const bool given = !config.model.init_from.empty();
+  constexpr const char* kGiven = "model.init_from gives the weights of its runs";
+  note("model.init_std", !given, kGiven);
+  note("model.adaln_gamma_init", !given, kGiven);
+  note("model.init_fingerprint", given, "its runs have no model.init_from");
   constexpr const char* kCached = "data.tokens of its runs is cached, and only online reads images";
   note("data.images", config.data.online(), kCached);
   note("data.tokenizer", config.data.online(), kCached);

@@ -31,6 +31,8 @@ RunConfig resolve(RunConfig config, const TokenFacts& tokens) {
   model.width = shape.width;
   model.heads = shape.heads;
   model.drop_path = shape.drop_path;
+  // Given weights are not drawn: two runs that differ in how they would be are one run.
+  if (!model.init_fingerprint.empty()) model.init_std = model.adaln_gamma_init = 0;
   if (model.init_std < 0) model.init_std = std::sqrt(1 / (3 * static_cast<double>(model.width)));
 
   if (config.optimizer.weight_decay_end < 0)
@@ -140,6 +142,7 @@ nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& token
   // The budget counts once, in images, and the warm-up as a share.
   for (const char* key : {"epochs", "tokens", "flops"}) identity["settings"]["train"].erase(key);
   identity["settings"]["schedule"].erase("warmup_images");
+  if (run.model.init_fingerprint.empty()) identity["settings"]["model"].erase("init_fingerprint");
   // The fingerprint says all of cached tokens; and runs of before there was another kind keep their ids.
   if (!run.data.online()) identity["settings"].erase("data");
   return identity;

@@ -4,9 +4,9 @@
 //   std::string id = run_id(run, tokens);           // "d12-s0-1f3a9c"
 //
 // The id hashes what changes the numbers: the settings marked Identity::kYes after resolve(), the
-// token file's fingerprint and kNumericsVersion. Ranks, mode, micro-batch, paths, logging and save
-// cadence are not in it; nor are rules, only what they give: "lr: 6e-3 / depth" at depth 3 is the
-// run of "lr: 2e-3".
+// token file's fingerprint, that of given weights (model.init_fingerprint, which spec.hpp fills in) and
+// kNumericsVersion. Ranks, mode, micro-batch, paths, logging and save cadence are not in it; nor are
+// rules, only what they give: "lr: 6e-3 / depth" at depth 3 is the run of "lr: 2e-3".
 //
 // Errors   UserError without a place, naming the key: sizes that make no model, a warm-up in images as long as
 //          the run.

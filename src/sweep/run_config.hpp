@@ -27,6 +27,8 @@ struct ModelConfig {
   bool shared_adaln = false;
   double adaln_gamma_init = 1e-5;  // the public code's alng
   double init_std = -1;          // -1: sqrt(1 / (3 width))
+  std::string init_from;         // a file of weights to begin with
+  std::string init_fingerprint;  // of them; empty: the file's
 
   int64_t width_or_rule() const { return width ? width : 64 * depth; }
   int64_t heads_or_rule() const { return heads ? heads : depth; }
@@ -44,6 +46,8 @@ struct ModelConfig {
     v.field("shared_adaln", shared_adaln, "one AdaLN projection for all blocks");
     v.field("adaln_gamma_init", adaln_gamma_init, "factor on the initial AdaLN gates", Range<double>::at_least(0));
     v.field("init_std", init_std, "deviation of the initial weights; -1: sqrt(1 / (3 width))");
+    v.field("init_from", init_from, "weights to begin with instead: a file of var_data import or export", Identity::kNo);  // its fingerprint counts
+    v.field("init_fingerprint", init_fingerprint, "fingerprint of init_from; empty: whatever the file has");
   }
 };
 

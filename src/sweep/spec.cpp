@@ -14,6 +14,7 @@
 #include "sweep/branches.hpp"
 #include "sweep/conditional.hpp"
 #include "sweep/include.hpp"
+#include "sweep/initial_weights.hpp"
 #include "sweep/settings.hpp"
 #include "sweep/tune.hpp"
 
@@ -376,12 +377,13 @@ class SweepReader {
     if (!tokens || faults_.sentences().size() != before) return std::nullopt;
     SweepRun run{{}, where, {}, *tokens};
     try {
+      config.model.init_fingerprint = initial_weights_.fingerprint_for(config, *tokens);
       run.config = resolve(std::move(config), *tokens);
       kept_steps_of(run.config);
     } catch (const UserError& error) {
       // Where the sentence begins with a setting, that is the one to blame.
       const std::string sentence = error.what();
-      faults_.add(settings.where(sentence.substr(0, sentence.find(' ')),
+      faults_.add(settings.where(sentence.substr(0, sentence.find_first_of(" :")),
                                  settings.where("model.heads", settings.where("model.width", where))),
                   sentence);
       return std::nullopt;
@@ -444,6 +446,7 @@ class SweepReader {
   std::map<std::string, std::optional<TokenFacts>> tokens_;
   std::map<std::string, std::pair<std::string, std::string>> ids_;      // id: identity hash, place
   ConditionalSettings conditional_;
+  InitialWeights initial_weights_;
   int64_t expanded_ = 0;
 };
 

@@ -42,6 +42,7 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
   facts["data_tokens"] = run.data.tokens;
   facts["unique_tokens"] = unique_crops * shape.tokens.scales.tokens();
   facts["passes"] = images / static_cast<double>(job.facts.train_images);
+  facts["scales"] = shape.tokens.scales.words();
   facts["tokens_per_image"] = shape.tokens.scales.tokens();
   facts["tokens_fingerprint"] = job.facts.fingerprint;
   facts["params_total"] = count.total();
@@ -57,6 +58,10 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
       std::string("centre crop, no drop path, label drop: ") + run.eval.label_drop;
   facts["val_images"] = validation_images;
   facts["eval_subset_images"] = evaluations.subset_images;
+  if (!run.model.init_from.empty()) {
+    facts["init_from"] = run.model.init_from;
+    facts["init_fingerprint"] = run.model.init_fingerprint;
+  }
   if (job.origin) {
     facts["branch_of"] = job.origin->run_id;
     facts["branch_step"] = job.origin->step;

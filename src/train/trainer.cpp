@@ -29,6 +29,7 @@
 #include "train/eval_points.hpp"
 #include "train/facts.hpp"
 #include "train/feed.hpp"
+#include "train/initial_weights.hpp"
 #include "train/set_up.hpp"
 #include "train/step_report.hpp"
 #include "train/validate.hpp"
@@ -179,7 +180,7 @@ class Trainer {
     return tables;
   }
 
-  // Fresh weights, the trunk's checkpoint or the run's newest. The first rank looks; all load the same.
+  // Fresh or given weights, the trunk's checkpoint or the run's newest. The first rank looks; all load the same.
   void start() {
     at::Tensor found = at::full({1}, int64_t{-1}, at::kLong);
     if (world_.rank() == 0) found.fill_(checkpoints_.latest().value_or(-1));
@@ -196,6 +197,9 @@ class Trainer {
                        trunk.step, schedule_.decay_begin());
         tables = go_on_from({trunk.folder / "checkpoints", /*keep=*/1}, trunk.step,
                             {.run_id = trunk.run_id, .config_hash = trunk.config_hash});
+        tables.facts = run_facts(job_, identity_, shape_, eval_plan_, validation_.images());
+      } else if (!run_.model.init_from.empty()) {
+        load_initial_weights(run_.model, shape_, parallel_->owned(), world_.rank() == 0);
         tables.facts = run_facts(job_, identity_, shape_, eval_plan_, validation_.images());
       } else {
         const models::InitOptions init{.seed = run_.train.seed,

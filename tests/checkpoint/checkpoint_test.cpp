@@ -230,15 +230,5 @@ TEST_F(Checkpoints, RefuseAnotherConfigurationAndAnotherShape) {
   }
 }
 
-TEST_F(Checkpoints, AreExportedAsOneFileOfTheWeights) {
-  save(3, 1);
-  export_weights(folder(), 1, scratch_ / "weights.safetensors");
-  const base::SafetensorsFile file(scratch_ / "weights.safetensors");
-  EXPECT_EQ(file.tensors().size(), kShapes.size());
-  EXPECT_TRUE(at::equal(nn::load_tensor(file, "head.weight"),
-                        value("param.head.weight", {7, 3}, 1)));
-  EXPECT_EQ(file.metadata().find("step")->second, "1");
-}
-
 }  // namespace
 }  // namespace varscale::checkpoint
