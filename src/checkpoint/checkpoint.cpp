@@ -174,4 +174,4 @@ nn::NamedTensors CheckpointFolder::tensors(int64_t step) const {
   return whole;
 }
 
-  // namespace varscale::checkpoint
+}  // namespace varscale::checkpoint
