@@ -108,6 +108,11 @@ void Vqvae::initialise(Init init, uint64_t seed) {
   }
 }
 
+void Vqvae::encode_in(at::ScalarType type) {
+  for (const auto& [name, tensor] : parameters_)
+    if (name.starts_with("encoder.") || name.starts_with("quant_conv.")) tensor.set_data(tensor.to(type));
+}
+
 Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe) const {
   VARSCALE_CHECK(image_B3XX.dim() == 4 && image_B3XX.size(1) == 3 &&
                      image_B3XX.size(2) == config_.image_side &&
@@ -115,7 +120,8 @@ Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe) const 
                  "image [{}], expected [B, 3, {}, {}]", fmt::join(image_B3XX.sizes(), ", "),
                  config_.image_side, config_.image_side);
   // Images decoded pixel by pixel come channels-last, in which these convolutions are slower on CPUs.
-  const Tensor f_BCHW = quant_conv_((*encoder_)(image_B3XX.contiguous(), observe));
+  const Tensor x_B3XX = image_B3XX.to(quant_conv_.weight_OIkk.scalar_type()).contiguous();
+  const Tensor f_BCHW = quant_conv_((*encoder_)(x_B3XX, observe));
   if (observe) observe("quant_conv", f_BCHW);
   return f_BCHW;
 }

@@ -106,7 +106,7 @@ def mistakes():
     refuses("another tokenizer", r"other\.safetensors: is not the tokenizer that tokens\.h5",
             "--set", "defaults.data.tokenizer=other.safetensors")
     refuses("no tokenizer at all", r"edited\.yaml: .*safetensors", "--set", "defaults.data.tokenizer=edited.yaml")
-    refuses("another folder", r"images/val: is not the folder of training images that tokens\.h5",
+    refuses("another folder", r"images/val: does not hold the training images that tokens\.h5",
             "--set", "defaults.data.images=images/val")
     refuses("an older token file", r"older\.h5: was made by an older var_data", "--set", "defaults.tokens=older.h5")
     # The ids of a file that does not say so and of one that does are the same.
