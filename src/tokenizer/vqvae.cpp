@@ -109,8 +109,10 @@ void Vqvae::initialise(Init init, uint64_t seed) {
 }
 
 void Vqvae::encode_in(at::ScalarType type) {
+  const auto layout = type == at::kFloat ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
   for (const auto& [name, tensor] : parameters_)
-    if (name.starts_with("encoder.") || name.starts_with("quant_conv.")) tensor.set_data(tensor.to(type));
+    if (name.starts_with("encoder.") || name.starts_with("quant_conv."))
+      tensor.set_data(tensor.dim() == 4 ? tensor.to(type).contiguous(layout) : tensor.to(type));
 }
 
 Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe) const {
@@ -119,9 +121,11 @@ Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe) const 
                      image_B3XX.size(3) == config_.image_side,
                  "image [{}], expected [B, 3, {}, {}]", fmt::join(image_B3XX.sizes(), ", "),
                  config_.image_side, config_.image_side);
-  // Images decoded pixel by pixel come channels-last, in which these convolutions are slower on CPUs.
-  const Tensor x_B3XX = image_B3XX.to(quant_conv_.weight_OIkk.scalar_type()).contiguous();
-  const Tensor f_BCHW = quant_conv_((*encoder_)(x_B3XX, observe));
+  // Images decoded pixel by pixel come channels-last, in which float32 convolutions of few channels are slower on
+  // CPUs; those in bf16 are faster.
+  const at::ScalarType type = quant_conv_.weight_OIkk.scalar_type();
+  const auto layout = type == at::kFloat ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+  const Tensor f_BCHW = quant_conv_((*encoder_)(image_B3XX.to(type).contiguous(layout), observe)).contiguous();
   if (observe) observe("quant_conv", f_BCHW);
   return f_BCHW;
 }
