@@ -173,7 +173,8 @@ void add_inspect(CLI::App& app, std::function<ExitCode()>& work) {
   command->add_option("FILE", options->file, "a token file")->required();
   command->add_flag("--json", options->json, "one JSON object instead of text");
   command->add_flag("--verify", options->verify, "check every token, the checksums and the fingerprint");
-  auto* picture = command->add_option("--picture", options->picture, "write a few rows as the tokenizer decodes them, a PNG");
+  auto* picture = command->add_option("--picture", options->picture,
+                                      "write a few rows as the tokenizer decodes them, a PNG");
   command->add_option("--tokenizer", options->tokenizer, "its weights; without it, those that the file names")
       ->needs(picture);
   command->callback([options, &work] { work = [options] { return inspect(*options), ExitCode::kDone; }; });

@@ -28,7 +28,11 @@ std::string Preprocessing::words() const {
 }
 
 ImageBatches::ImageBatches(ImageSet set, Preprocessing how, Crop crop, int64_t cache_bytes)
-    : set_(std::move(set)), how_(how), crop_(crop), cache_limit_(cache_bytes), cache_(cache_bytes > 0 ? set_.size() : 0) {
+    : set_(std::move(set)),
+      how_(how),
+      crop_(crop),
+      cache_limit_(cache_bytes),
+      cache_(cache_bytes > 0 ? set_.size() : 0) {
   VARSCALE_CHECK(how.side >= 1 && how.resized_side() >= how.side, "side {}, resized to {}",
                  how.side, how.resized_side());
 }

@@ -4,9 +4,9 @@
 //   RgbImage small = resize_lanczos(image, 36, 48);
 //
 // Decoding PNG, JPEG and WebP, told apart by their bytes; 8 bits a channel (of 16 the upper ones; 16-bit grey is cut
-//          off at 255, as Pillow does), grey spread to three channels, alpha dropped, CMYK converted by R = (255 - K) (255 - C) / 255, colour profiles and EXIF
-//          orientation ignored, of an animation the first picture: what Pillow's convert("RGB") gives, to the bit
-//          for PNG and WebP and within a level for JPEG, whose libraries round differently.
+//          off at 255), grey spread to three channels, alpha dropped, CMYK converted by R = (255 - C) (255 - K) / 255,
+//          colour profiles and EXIF orientation ignored, of an animation the first picture: what Pillow's
+//          convert("RGB") gives, to the bit for PNG and WebP, within a level for JPEG, whose libraries round otherwise.
 // Errors   UserError with `where`: unreadable, truncated, corrupt, not an image, or beyond kMostPixels or
 //          kMostElongated.
 #pragma once

@@ -128,7 +128,8 @@ Job make_job(const TokenizeOptions& options, const ImageEncoder& encoder, comm::
   info.train_source = {.crop_seed = job.how.seed,
                        .keep_exact = job.how.keep_exact,
                        .fingerprint = sets.train.fingerprint()};
-  const std::string first_sees = world.broadcast_bytes(info.source_fingerprint + encoder.fingerprint, 0, "what is read");
+  const std::string first_sees = world.broadcast_bytes(info.source_fingerprint + encoder.fingerprint, 0,
+                                                       "what is read");
   comm::agree_on(world, "what is read", [&] {
     if (first_sees != info.source_fingerprint + encoder.fingerprint)
       throw UserError("{}: rank {} sees other images or another tokenizer there than rank 0; expected folders that all "
@@ -334,17 +335,21 @@ TokenizeReport tokenize(const TokenizeOptions& options, const ImageEncoder& enco
   const auto settings = fmt::format("batch {}\ncrop_seed {}\n", options.batch, job.how.seed);
   comm::agree_on(world, "token file", [&] {
     if (is_first)
-      file.emplace(records::TokenFileJob::begin(options.out, job.info, encoder.quantizer, {blocks.row_begins(), settings}));
+      file.emplace(records::TokenFileJob::begin(options.out, job.info, encoder.quantizer,
+                                                {blocks.row_begins(), settings}));
   });
   const std::string words = world.broadcast_bytes(is_first ? file->words() : "", 0, "token file");
   comm::agree_on(world, "token file", [&] {
     if (!is_first) file.emplace(records::TokenFileJob::join(options.out, world.rank(), words));
   });
   JobProgress progress(*file, job.info.rows(), is_first);
-  if (is_first)
-    progress.say(fmt::format("{}{}{}", size_words(job.info),
-                             world.size() > 1 ? fmt::format("; {} ranks", world.size()) : "",
-                             file->rows_done() > 0 ? fmt::format("; {} rows are there already", file->rows_done()) : ""));
+  if (is_first) {
+    std::string sentence = size_words(job.info);
+    if (world.size() > 1) sentence += fmt::format("; {} ranks", world.size());
+    if (const int64_t before = file->rows_done(); before > 0)
+      sentence += fmt::format("; {} rows are there already", before);
+    progress.say(sentence);
+  }
   const auto& left = file->left();
   const auto place = [&](int rank) { return left.begin() + static_cast<int64_t>(left.size()) * rank / world.size(); };
   bool complete = false;

@@ -23,7 +23,7 @@ namespace varscale::records {
 namespace fs = std::filesystem;
 using base::SystemError;
 using base::UserError;
-using Json = nlohmann::ordered_json;
+using JobJson = nlohmann::ordered_json;
 
 namespace {
 
@@ -87,7 +87,8 @@ std::string first_difference(const std::string& before, const std::string& now) 
   std::istringstream a(before), b(now);
   std::string old_line, new_line;
   while (true) {
-    const bool more_a = static_cast<bool>(std::getline(a, old_line)), more_b = static_cast<bool>(std::getline(b, new_line));
+    const bool more_a = static_cast<bool>(std::getline(a, old_line));
+    const bool more_b = static_cast<bool>(std::getline(b, new_line));
     if (!more_a) old_line = "nothing more";
     if (!more_b) new_line = "nothing more";
     if (old_line != new_line || (!more_a && !more_b)) return fmt::format("\"{}\", now \"{}\"", old_line, new_line);
@@ -133,7 +134,7 @@ struct TokenFileJob::Impl {
     for (const auto& entry : fs::directory_iterator(folder))
       if (entry.path().filename() != "lock") fs::remove_all(entry.path());
     places = token_writing::create(tokens_path(), out, info, quantizer);
-    const Json json = {{"places", {places.tokens, places.labels, places.split, places.source_ids, places.checksums}},
+    const JobJson json = {{"places", {places.tokens, places.labels, places.split, places.source_ids, places.checksums}},
                        {"bytes", fs::file_size(tokens_path())}};
     base::write_file_atomic(folder / "job.txt", json.dump() + "\n" + words);
     left.resize(static_cast<size_t>(blocks()));
@@ -144,12 +145,12 @@ struct TokenFileJob::Impl {
   bool take_up(const std::string& words) {
     const std::string text = base::read_file(folder / "job.txt");
     const size_t end = std::min(text.find('\n'), text.size() - 1);
-    const Json json = Json::parse(text.substr(0, end), nullptr, /*allow_exceptions=*/false);
+    const JobJson json = JobJson::parse(text.substr(0, end), nullptr, /*allow_exceptions=*/false);
     std::error_code error;
     const uint64_t size = fs::file_size(tokens_path(), error);
     if (json.is_discarded() || error || json.value("bytes", uint64_t{0}) != size) return false;
     if (text.substr(end + 1) != words)
-      throw UserError("{}: holds work that was begun with {}; give the same options and images, or remove it to begin anew",
+      throw UserError("{}: holds work that was begun with {}; give the same options and images, or remove it",
                       folder.string(), first_difference(text.substr(end + 1), words));
     const auto at = json.at("places").get<std::vector<int64_t>>();
     places = {at.at(0), at.at(1), at.at(2), at.at(3), at.at(4)};
@@ -214,8 +215,9 @@ TokenFileJob TokenFileJob::begin(const fs::path& out, const TokenFileInfo& info,
 
 std::string TokenFileJob::words() const {
   const Impl& from = *impl_;
-  return Json{{"places",
-               {from.places.tokens, from.places.labels, from.places.split, from.places.source_ids, from.places.checksums}},
+  return JobJson{{"places",
+               {from.places.tokens, from.places.labels, from.places.split, from.places.source_ids,
+                from.places.checksums}},
               {"launch", from.launch},
               {"rows_before", from.rows_before},
               {"left", from.left},
@@ -228,7 +230,7 @@ std::string TokenFileJob::words() const {
 }
 
 TokenFileJob TokenFileJob::join(const fs::path& out, int process, const std::string& words) {
-  const Json json = Json::parse(words);
+  const JobJson json = JobJson::parse(words);
   auto impl = std::make_unique<Impl>();
   impl->out = out;
   impl->folder = out.string() + ".part";
@@ -261,12 +263,14 @@ void TokenFileJob::write(int64_t block, const std::vector<uint16_t>& tokens, con
                      source_ids.size() == static_cast<size_t>(count),
                  "block {} has {} rows of {} tokens; {} tokens, {} labels and {} source ids came", block, count, length,
                  tokens.size(), labels.size(), source_ids.size());
-  for (const uint16_t token : tokens) VARSCALE_CHECK(token < to.info.vocabulary, "token {} of {}", token, to.info.vocabulary);
+  for (const uint16_t token : tokens)
+    VARSCALE_CHECK(token < to.info.vocabulary, "token {} of {}", token, to.info.vocabulary);
   std::vector<uint8_t> split(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     const auto at = static_cast<size_t>(i);
     if (labels[at] < 0 || labels[at] >= to.info.classes)
-      throw UserError("{}: row {} (image {}) has label {}; expected 0 to {}", to.out.string(), first + i, source_ids[at],
+      throw UserError("{}: row {} (image {}) has label {}; expected 0 to {}", to.out.string(), first + i,
+                      source_ids[at],
                       labels[at], to.info.classes - 1);
     split[at] = first + i >= to.info.train_images * to.info.crops;
   }

@@ -34,7 +34,8 @@ struct SameImages {
       fs::create_directories(path.parent_path());
       fs::copy_file(image_fixture(name), path);
       list += fmt::format("set/{}/{}{}{}{}\n", label, key, suffix, *key == 'b' ? "\t" : " ", label);
-      (*key < 'c' ? first : second).add(key + suffix, fixture(name)).add(key + std::string(".cls"), fmt::format("{}\n", label));
+      TarText& tar = *key < 'c' ? first : second;
+      tar.add(key + suffix, fixture(name)).add(key + std::string(".cls"), fmt::format("{}\n", label));
     }
     folder.write("list.txt", list);
     fs::create_directories(folder / "shards");
@@ -80,7 +81,8 @@ TEST(ImageSources, NameACorruptImageOfAnySource) {
   made.folder.write("cut.tar", TarText().add("k/one.png", png.substr(0, 900)).add("k/one.cls", "0").text());
   truncate(made.folder / "set/1/b.jpg");
   for (const auto& [source, number, name] : std::vector<std::tuple<const char*, int64_t, std::string>>{
-           {"cut.tar", 0, "cut.tar: k/one.png: not a readable image"}, {"list.txt", 1, "set/1/b.jpg: not a readable image"}}) {
+           {"cut.tar", 0, "cut.tar: k/one.png: not a readable image"},
+           {"list.txt", 1, "set/1/b.jpg: not a readable image"}}) {
     const ImageSet set = ImageSet::open(made.folder / source);
     const auto corrupt = find_corrupt(set, 0, set.size());
     ASSERT_EQ(corrupt.size(), 1u) << source;
@@ -126,7 +128,8 @@ for form, name in ((tarfile.USTAR_FORMAT, "u"), (tarfile.GNU_FORMAT, "g"), (tarf
                 tar.addfile(member, io.BytesIO(data))
 )";
   folder.write("make.py", script);
-  const std::string command = fmt::format("python3 '{}' '{}' '{}'", (folder / "make.py").string(), folder.path().string(),
+  const std::string command = fmt::format("python3 '{}' '{}' '{}'", (folder / "make.py").string(),
+                                          folder.path().string(),
                                           image_fixture("rgb.png").string());
   ASSERT_EQ(std::system(command.c_str()), 0);
   for (const char* name : {"u.tar", "g.tar", "p.tar"}) {
@@ -182,14 +185,17 @@ TEST(Tars, AreRefusedWithTheArchiveAndTheByte) {
       {damaged, path + ": the header at byte 6144 is damaged"},
       {good + good, path + ": holds more behind the mark of its end, from byte 7168 on"},
       {TarText().add("a.png", png).text(), path + ": a.png: has no label; expected a.cls"},
-      {TarText().add("a.png", png).add("a.cls", "cat").text(), path + ": a.cls: holds \"cat\", expected a class number"},
+      {TarText().add("a.png", png).add("a.cls", "cat").text(),
+       path + ": a.cls: holds \"cat\", expected a class number"},
       {TarText().add("a.png", png).add("a.cls", "-1").text(), path + ": a.cls: holds \"-1\""},
       {TarText().add("a.png", png).add("a.cls", "5000000").text(), path + ": a.cls: label 5000000, expected less than"},
       {TarText().add("a.png", png).add("a.json", "{\"label\": \"cat\"}").text(), path + ": a.json: has no \"label\""},
-      {TarText().add("a.png", png).add("a.jpg", png).add("a.cls", "1").text(), path + ": a.jpg: a second image of the sample a"},
+      {TarText().add("a.png", png).add("a.jpg", png).add("a.cls", "1").text(),
+       path + ": a.jpg: a second image of the sample a"},
       {TarText().add("a.cls", "1").add("b.txt", "2").text(), path + ": holds no image"},
       {TarText().raw("a.png", png, 'S').text(), path + ": the member at byte 0 is a sparse file"},
-      {TarText().raw("p", "999 path=x\n", 'x').add("a.png", png).text(), path + ": the pax header at byte 0 cannot be read"},
+      {TarText().raw("p", "999 path=x\n", 'x').add("a.png", png).text(),
+       path + ": the pax header at byte 0 cannot be read"},
       {TarText().raw("././@LongLink", "a.png", 'L').text(), path + ": ends at byte 1024 behind a long name"},
   };
   for (const auto& [text, said] : cases) {
@@ -198,7 +204,8 @@ TEST(Tars, AreRefusedWithTheArchiveAndTheByte) {
   }
   const std::vector<std::string> one_class = {"only"};
   folder.write("x.tar", TarText().add("a.png", png).add("a.cls", "1").text());
-  EXPECT_NE(refusal(folder / "x.tar", &one_class).find("a.cls: label 1 is out of range, expected 0 to 0"), std::string::npos);
+  EXPECT_NE(refusal(folder / "x.tar", &one_class).find("a.cls: label 1 is out of range, expected 0 to 0"),
+            std::string::npos);
 }
 
 TEST(Tars, AreFoundByBracesOrInAFolder) {
@@ -208,7 +215,8 @@ TEST(Tars, AreFoundByBracesOrInAFolder) {
   EXPECT_EQ(ImageSet::open(folder / "t-{9..11}.tar").size(), 3);
   EXPECT_EQ(ImageSet::open(folder / "t-{9..11}.tar").entry(0).name, "t-9.tar: a.png");
   EXPECT_NE(refusal(folder / "t-{9..12}.tar").find("t-12.tar: cannot be read"), std::string::npos);
-  for (const char* bad : {"t-{9}.tar", "t-{11..9}.tar", "t-{a..b}.tar", "t-{1..2}-{1..2}.tar", "t-{09..100}.tar", "t-{1..2.tar"})
+  for (const char* bad : {"t-{9}.tar", "t-{11..9}.tar", "t-{a..b}.tar", "t-{1..2}-{1..2}.tar", "t-{09..100}.tar",
+                          "t-{1..2.tar"})
     EXPECT_NE(refusal(folder / bad).find("braces of another form"), std::string::npos) << bad;
   fs::create_directories(folder / "cats");
   EXPECT_NE(refusal(folder.path()).find("holds archives (t-10.tar) beside folders (cats)"), std::string::npos);
@@ -224,12 +232,14 @@ TEST(Lists, TakeNumbersOrNames) {
   };
   using Labels = std::pair<std::vector<int64_t>, std::vector<std::string>>;
   EXPECT_EQ(labels("set/0/a.png 2\nset/1/b.jpg\t0\r\n"), (Labels{{2, 0}, {"0", "1", "2"}}));
-  EXPECT_EQ(labels("set/0/a.png eel\n#set/2/d.png cow\nset/1/b.jpg\tbig cat\nset/2/d.png eel"), (Labels{{1, 0, 1}, {"big cat", "eel"}}));
+  EXPECT_EQ(labels("set/0/a.png eel\n#set/2/d.png cow\nset/1/b.jpg\tbig cat\nset/2/d.png eel"),
+            (Labels{{1, 0, 1}, {"big cat", "eel"}}));
   const std::vector<std::string> classes = {"ant", "bee", "cow"};
   EXPECT_EQ(labels("set/0/a.png cow\nset/2/d.png 1\n", &classes), (Labels{{2, 1}, classes}));
   // A path may have blanks, and be absolute.
   fs::copy_file(image_fixture("rgb.png"), made.folder / "one two.png");
-  EXPECT_EQ(labels("one two.png 0\n" + image_fixture("grey.png").string() + " 1\n").first, (std::vector<int64_t>{0, 1}));
+  EXPECT_EQ(labels("one two.png 0\n" + image_fixture("grey.png").string() + " 1\n").first,
+            (std::vector<int64_t>{0, 1}));
 }
 
 TEST(Lists, AreRefusedWithFileAndLine) {
@@ -241,11 +251,13 @@ TEST(Lists, AreRefusedWithFileAndLine) {
   const std::vector<std::string> classes = {"cat", "dog"};
   EXPECT_EQ(with(""), path + ": names no image, expected \"path label\" on each line");
   EXPECT_EQ(with("# nothing\n\nset/0/a.png\n"), path + ":3: \"set/0/a.png\", expected \"path label\"");
-  EXPECT_NE(with("set/0/a.png 1\nset/0/z.png 1\n").find(path + ":2: " + (made.folder / "set/0/z.png").string() + " cannot be read"),
+  EXPECT_NE(with("set/0/a.png 1\nset/0/z.png 1\n")
+                .find(path + ":2: " + (made.folder / "set/0/z.png").string() + " cannot be read"),
             std::string::npos);
   EXPECT_NE(with("set/0/a.txt 1\n").find(path + ":1: set/0/a.txt is not an image file"), std::string::npos);
   EXPECT_NE(with("set/0/a.png 9000000\n").find(path + ":1: label 9000000"), std::string::npos);
-  EXPECT_NE(with("set/0/a.png cot\n", &classes).find(path + ":1: \"cot\" is neither a class number nor a class"), std::string::npos);
+  EXPECT_NE(with("set/0/a.png cot\n", &classes).find(path + ":1: \"cot\" is neither a class number nor a class"),
+            std::string::npos);
   EXPECT_NE(with(std::string("\x89PNG\0\n", 6)).find(path + ":1: holds a zero byte"), std::string::npos);
   EXPECT_NE(refusal(made.folder / "no.txt").find("no.txt: does not exist"), std::string::npos);
 }
@@ -264,7 +276,8 @@ std::string mutated(const std::string& original, uint64_t number) {
       case 1: text[at] = static_cast<char>(below(256)); break;
       case 2: text.resize(at); break;
       case 3:  // a length or a size: the largest, or none
-        for (uint64_t i = at; i < std::min<uint64_t>(at + 4, text.size()); ++i) text[i] = static_cast<char>(below(2) == 0 ? 0xff : 0x7f);
+        for (uint64_t i = at; i < std::min<uint64_t>(at + 4, text.size()); ++i)
+          text[i] = static_cast<char>(below(2) == 0 ? 0xff : 0x7f);
         break;
       case 4: text.erase(at, 1 + below(200)); break;
       default: text.insert(at, text.substr(below(text.size()), 1 + below(200))); break;
@@ -282,7 +295,8 @@ int64_t peak_bytes() {
 TEST(HostileFiles, AreReadOrRefusedInOneSentence) {
   const int64_t before = peak_bytes();
   int read = 0, refused = 0;
-  for (const std::string name : {"rgb.png", "rgb16.png", "palette_clear.png", "photo.jpg", "progressive.jpg", "cmyk.jpg",
+  for (const std::string name : {"rgb.png", "rgb16.png", "palette_clear.png", "photo.jpg", "progressive.jpg",
+                                 "cmyk.jpg",
                                  "lossless.webp", "moving.webp"}) {
     const std::string original = fixture(name);
     for (uint64_t i = 0; i < 125; ++i) {
@@ -308,7 +322,8 @@ TEST(HostileArchives, AreReadOrRefusedInOneSentence) {
   const TemporaryFolder folder;
   TarText gnu(TarText::Kind::kGnu), pax(TarText::Kind::kPax);
   for (TarText* tar : {&gnu, &pax})
-    tar->add("a.png", std::string(700, 'p')).add("a.cls", "0").add(std::string(150, 'n') + ".png", "x").add(std::string(150, 'n') + ".json", R"({"label": 3})");
+    tar->add("a.png", std::string(700, 'p')).add("a.cls", "0").add(std::string(150, 'n') + ".png", "x")
+        .add(std::string(150, 'n') + ".json", R"({"label": 3})");
   int read = 0, refused = 0;
   for (const std::string& original : {gnu.text(), pax.text()}) {
     for (uint64_t i = 0; i < 250; ++i) {

@@ -237,12 +237,14 @@ TEST(Tokenize, RefusesToGoOnWithOtherOptionsOrImages) {
     return message_of<UserError>([&] { tokenize(options, grey_encoder(8)); });
   };
   const std::string part = (job.folder / "t.h5.part").string();
-  EXPECT_NE(refused([](auto& o) { o.crops = 2; }).find(part + ": holds work that was begun with \"crops 3\", now \"crops 2\""), std::string::npos);
+  EXPECT_NE(refused([](auto& o) { o.crops = 2; }).find(
+                part + ": holds work that was begun with \"crops 3\", now \"crops 2\""), std::string::npos);
   EXPECT_NE(refused([](auto& o) { o.batch = 4; }).find("\"batch 5\", now \"batch 4\""), std::string::npos);
   EXPECT_NE(refused([](auto& o) { o.seed = 1; }).find("random (seed 0)"), std::string::npos);
   ImageEncoder other = grey_encoder(8);
   other.precision = "bf16";
-  EXPECT_NE(message_of<UserError>([&] { tokenize(job.options("t.h5"), other); }).find("now \"precision bf16\""), std::string::npos);
+  EXPECT_NE(message_of<UserError>([&] { tokenize(job.options("t.h5"), other); }).find("now \"precision bf16\""),
+            std::string::npos);
   write_plain(job.folder / "train/c0/22.png", 16, 20, 3);
   EXPECT_NE(refused([](auto&) {}).find("\"source_fingerprint "), std::string::npos);
   EXPECT_FALSE(job.is_clean());  // it is still there for who has the right ones

@@ -87,7 +87,8 @@ TEST(VarData, GoesFromNothingToAnInspectedTokenFile) {
   save_tiny_tokenizer(folder / "other.safetensors", 16, /*seed=*/6);
   const Outcome refused = var_data(folder, "inspect tokens.h5 --picture no.png --tokenizer other.safetensors");
   EXPECT_EQ(refused.exit_code, 2);
-  EXPECT_NE(refused.err.find("other.safetensors: is not the tokenizer of tokens.h5: its fingerprint is"), std::string::npos) << refused.err;
+  EXPECT_NE(refused.err.find("other.safetensors: is not the tokenizer of tokens.h5: its fingerprint is"),
+            std::string::npos) << refused.err;
   EXPECT_FALSE(fs::exists(folder / "no.png"));
 
   // The tokens are those that the library gives for the drawn image.

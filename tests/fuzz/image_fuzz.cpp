@@ -39,8 +39,9 @@ std::vector<std::string> seeds() {
 int main(int argc, char** argv) {
   return varscale::fuzz::run(argc, argv,
                              {.name = "image",
-                              .dictionary = {"IHDR", "IDAT", "PLTE", "tRNS", "iCCP", "eXIf", "acTL", "IEND", "RIFF", "WEBPVP8 ", "VP8L",
-                                             "VP8X", "ANMF", "ALPH", "Exif", "Adobe", "\xff\xd8", "\xff\xc0", "\xff\xc2", "\xff\xda",
+                              .dictionary = {"IHDR", "IDAT", "PLTE", "tRNS", "iCCP", "eXIf", "acTL", "IEND", "RIFF",
+                                             "WEBPVP8 ", "VP8L", "VP8X", "ANMF", "ALPH", "Exif", "Adobe", "\xff\xd8", "\xff\xc0",
+                                             "\xff\xc2", "\xff\xda",
                                              "\xff\xee", std::string("\x7f\xff\xff\xff", 4)},
                               .seeds = varscale::seeds(),
                               .read = varscale::read});
