@@ -3,10 +3,14 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/command_line.hpp"
 #include "base/error.hpp"
+#include "base/progress.hpp"
+#include "base/signals.hpp"
+#include "comm/communicator.hpp"
 #include "data/parallel_images.hpp"
 #include "data/synth.hpp"
 #include "data/tokenize.hpp"
@@ -22,22 +26,24 @@ using base::ExitCode;
 using base::UserError;
 
 constexpr const char* kAbout =
-    "Images in, tokens out: draws test images, tokenizes a folder of images, inspects the result; and weights of the "
-    "public code in and out.";
+    "Images in, tokens out: draws test images, tokenizes folders, tars or lists of images, inspects the result; and "
+    "weights of the public code in and out.";
 
 constexpr const char* kExamples = R"(
 Examples:
   var_data synth --out images --train 14000 --val 500 --side 32
   var_data tokenize --train images/train --val images/val --tokenizer tok.safetensors --out tokens.h5
   var_data tokenize --train photos --split 0.02 --tokenizer tok.safetensors --out tokens.h5 --crops 4
-  var_data inspect tokens.h5 --verify
+  var_data tokenize --train 'shards/train-{000..099}.tar' --val val.txt --tokenizer tok.safetensors --out t.h5 --plan
+  launch/mpirun.sh -n 8 var_data tokenize ...        started again, it goes on where it stopped
+  var_data inspect tokens.h5 --verify --picture rows.png
   var_data export results/quickstart/runs/d5-s0-1f3a9c --out d5.pth
   var_data import var_d16.pth --out d16.safetensors
   var_data import ar-ckpt-last.pth --part vae --out tok.safetensors
 
-Exit codes: 0 done, 2 bad input, others failure.)";
+Exit codes: 0 done, 2 bad input, 75 stopped by a signal and to be started again, others failure.)";
 
-void add_synth(CLI::App& app, std::function<void()>& work) {
+void add_synth(CLI::App& app, std::function<ExitCode()>& work) {
   struct Options {
     std::filesystem::path out;
     SynthTree tree;
@@ -60,32 +66,82 @@ void add_synth(CLI::App& app, std::function<void()>& work) {
       fmt::print("{}: {} training and {} validation images of {}x{} pixels in {} classes\n",
                  options->out.string(), options->tree.train, options->tree.validation,
                  options->tree.side, options->tree.side, kSynthClasses);
+      return ExitCode::kDone;
     };
   });
 }
 
-void run_tokenize(const TokenizeOptions& options, const std::filesystem::path& tokenizer) {
-  const TokenizeReport report = tokenize(options, load_encoder(tokenizer));
-  for (const CorruptImage& image : report.skipped) fmt::print("skipped: {}\n", image.reason);
-  if (options.skip_corrupt) fmt::print("{} unreadable images skipped\n", report.skipped.size());
-  fmt::print("{}: {} training images x {} crop{} and {} validation images, {} tokens each\n",
-             options.out.string(), report.info.train_images, report.info.crops,
-             report.info.crops == 1 ? "" : "s", report.info.validation_images,
-             report.info.tokens_per_image());
+struct TokenizeArguments {
+  TokenizeOptions tokenize;
+  std::filesystem::path tokenizer;
+  std::string precision = "fp32";
+  bool plan = false;
+};
+
+std::string crops_of(const records::TokenFileInfo& info) {
+  return fmt::format("{} training images x {} crop{} and {} validation images", info.train_images, info.crops,
+                     info.crops == 1 ? "" : "s", info.validation_images);
 }
 
-void add_tokenize(CLI::App& app, std::function<void()>& work) {
-  struct Options {
-    TokenizeOptions tokenize;
-    std::filesystem::path tokenizer;
-  };
-  auto options = std::make_shared<Options>();
+void print_skipped(const TokenizeOptions& options, const std::vector<CorruptImage>& skipped) {
+  for (const CorruptImage& image : skipped) fmt::print("skipped: {}\n", image.reason);
+  if (options.skip_corrupt) fmt::print("{} unreadable images skipped\n", skipped.size());
+}
+
+// Of one process, times the ranks of the launch.
+void print_tokenize_plan(const TokenizeArguments& a, const ImageEncoder& encoder, int ranks) {
+  const TokenizePlan plan = plan_tokenize(a.tokenize, encoder);
+  print_skipped(a.tokenize, plan.skipped);
+  const double rate = plan.rows_per_s * ranks;
+  fmt::print("{}: {} in {} classes\n", a.tokenize.out.string(), crops_of(plan.info), plan.info.classes);
+  fmt::print("{} rows of {} tokens, {}\n", plan.info.rows(), plan.info.tokens_per_image(),
+             base::format_bytes(static_cast<double>(plan.file_bytes)));
+  fmt::print("{} of encoding: {:.3g} rows/s on {} rank{} ({} of a row's work is decoding)\n",
+             base::format_duration(static_cast<double>(plan.info.rows()) / rate), rate, ranks, ranks == 1 ? "" : "s",
+             fmt::format("{:.0f} %", 100 * plan.decoding_share));
+}
+
+ExitCode run_tokenize(const TokenizeArguments& a) {
+  const auto world = comm::open_world();
+  return comm::end_together(*world, [&] {
+    const base::StopSignals stop;  // before any thread computes
+    std::optional<ImageEncoder> encoder;
+    comm::agree_on(*world, "tokenizer", [&] { encoder = load_encoder(a.tokenizer, at::kCPU, a.precision); });
+    const bool is_first = world->rank() == 0;
+    if (a.plan) {
+      comm::agree_on(*world, "plan", [&] {
+        if (is_first) print_tokenize_plan(a, *encoder, world->size());
+      });
+      return ExitCode::kDone;
+    }
+    const TokenizeReport report = tokenize(a.tokenize, *encoder, *world, [&] { return stop.requested(); });
+    if (is_first) print_skipped(a.tokenize, report.skipped);
+    if (report.stopped) {
+      if (is_first)
+        fmt::print(stderr, "var_data: stopped after {} of {} rows, kept in {}.part; start it again to go on\n",
+                   report.rows_done, report.info.rows(), a.tokenize.out.string());
+      return ExitCode::kStopped;
+    }
+    if (is_first)
+      fmt::print("{}: {}, {} tokens each\n", a.tokenize.out.string(), crops_of(report.info),
+                 report.info.tokens_per_image());
+    return ExitCode::kDone;
+  });
+}
+
+void add_tokenize(CLI::App& app, std::function<ExitCode()>& work) {
+  auto options = std::make_shared<TokenizeArguments>();
   TokenizeOptions& o = options->tokenize;
   CLI::App* command =
-      app.add_subcommand("tokenize", "Encode a class-per-folder tree of images into a token file");
-  command->add_option("--train", o.train, "training images: one folder a class")->required();
+      app.add_subcommand("tokenize",
+                         "Encode images into a token file; under mpirun by all ranks, and on from where it stopped");
+  command
+      ->add_option("--train", o.train,
+                   "training images: one folder a class, tars (a file, a folder of them, or x-{000..099}.tar), or a "
+                   "list of \"path label\"")
+      ->required();
   CLI::Option* val = command->add_option(
-      "--val", o.validation, "validation images: the same tree, or flat with --val-labels");
+      "--val", o.validation, "validation images: likewise, or a flat folder with --val-labels");
   command->add_option("--val-labels", o.validation_labels,
                       "text file: a label, or \"name label\", an image of --val");
   command
@@ -105,24 +161,32 @@ void add_tokenize(CLI::App& app, std::function<void()>& work) {
   command->add_flag("--skip-corrupt", o.skip_corrupt,
                     "leave unreadable images out and name them (reads all twice)");
   command->add_option("--batch", o.batch, "images encoded at a time")->capture_default_str();
-  command->callback([options, &work] {
-    work = [options] { run_tokenize(options->tokenize, options->tokenizer); };
-  });
+  command
+      ->add_option("--precision", options->precision,
+                   "of the encoder: fp32, or bf16, whose codes differ where two are nearly as near")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  command->add_flag("--plan", options->plan, "print sizes and the time it will take, from the first images, and stop");
+  command->callback([options, &work] { work = [options] { return run_tokenize(*options); }; });
 }
 
-void add_inspect(CLI::App& app, std::function<void()>& work) {
+void add_inspect(CLI::App& app, std::function<ExitCode()>& work) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand(
       "inspect", "Show what a token file holds, and what its tokens cost without a model");
   command->add_option("FILE", options->file, "a token file")->required();
   command->add_flag("--json", options->json, "one JSON object instead of text");
-  command->add_flag("--verify", options->verify, "check every token and the fingerprint");
-  command->callback([options, &work] { work = [options] { inspect(*options); }; });
+  command->add_flag("--verify", options->verify, "check every token, the checksums and the fingerprint");
+  auto* picture = command->add_option("--picture", options->picture,
+                                      "write a few rows as the tokenizer decodes them, a PNG");
+  command->add_option("--tokenizer", options->tokenizer, "its weights; without it, those that the file names")
+      ->needs(picture);
+  command->callback([options, &work] { work = [options] { return inspect(*options), ExitCode::kDone; }; });
 }
 
 constexpr const char* kScalesHelp = "sides of the token maps, as 1,2,3,4, where nothing else says them";
 
-void add_import(CLI::App& app, std::function<void()>& work) {
+void add_import(CLI::App& app, std::function<ExitCode()>& work) {
   auto options = std::make_shared<ImportOptions>();
   CLI::App* command = app.add_subcommand(
       "import", "Turn weights of the public code (a VAR, a tokenizer, a trainer's checkpoint) into a file of ours");
@@ -134,10 +198,10 @@ void add_import(CLI::App& app, std::function<void()>& work) {
   command->add_option("--scales", options->scales, kScalesHelp)->delimiter(',');
   command->add_option("--heads", options->heads, "attention heads of a VAR without q/k norm")
       ->check(CLI::PositiveNumber);
-  command->callback([options, &work] { work = [options] { import_weights(*options); }; });
+  command->callback([options, &work] { work = [options] { return import_weights(*options), ExitCode::kDone; }; });
 }
 
-void add_export(CLI::App& app, std::function<void()>& work) {
+void add_export(CLI::App& app, std::function<ExitCode()>& work) {
   auto options = std::make_shared<ExportOptions>();
   CLI::App* command = app.add_subcommand(
       "export", "Write the weights of a run's checkpoint, or of a file of ours, as safetensors or for the public code");
@@ -151,14 +215,14 @@ void add_export(CLI::App& app, std::function<void()>& work) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   command->add_option("--scales", options->scales, kScalesHelp)->delimiter(',');
-  command->callback([options, &work] { work = [options] { export_weights(*options); }; });
+  command->callback([options, &work] { work = [options] { return export_weights(*options), ExitCode::kDone; }; });
 }
 
 ExitCode run(int argc, char** argv) {
   CLI::App app(kAbout, "var_data");
   app.footer(kExamples);
   app.require_subcommand(1);
-  std::function<void()> work;
+  std::function<ExitCode()> work;
   add_synth(app, work);
   add_tokenize(app, work);
   add_inspect(app, work);
@@ -166,8 +230,7 @@ ExitCode run(int argc, char** argv) {
   add_export(app, work);
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   const VipsRuntime vips("var_data");
-  work();
-  return ExitCode::kDone;
+  return work();
 }
 
 }  // namespace

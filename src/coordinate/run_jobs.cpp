@@ -25,9 +25,12 @@ const records::TokenFile& RunJobs::tokens_of(const sweep::RunConfig& config) {
 
 std::shared_ptr<const data::TrainImages> RunJobs::images_of(const sweep::RunConfig& config) {
   auto& images = images_[{config.tokens, config.data.images, config.data.tokenizer, config.train.device}];
-  if (!images)
-    images = std::make_shared<data::TrainImages>(tokens_of(config), config.data.images,
-                                                 data::load_encoder(config.data.tokenizer, train::device_of(config)));
+  if (!images) {
+    const records::TokenFile& file = tokens_of(config);
+    images = std::make_shared<data::TrainImages>(
+        file, config.data.images,
+        data::load_encoder(config.data.tokenizer, train::device_of(config), file.info().precision));
+  }
   return images;
 }
 
@@ -40,8 +43,9 @@ void check_images(const sweep::Sweep& sweep, const sweep::Ledger& ledger) {
   for (const sweep::SweepRun& run : sweep.runs) {
     const sweep::DataConfig& data = run.config.data;
     if (!data.online() || ledger.status(run.id).state == sweep::RunState::kDone) continue;
-    if (seen.emplace(run.config.tokens, data.images, data.tokenizer).second)
-      data::TrainImages(records::TokenFile(run.config.tokens), data.images, data::load_encoder(data.tokenizer));
+    if (!seen.emplace(run.config.tokens, data.images, data.tokenizer).second) continue;
+    const records::TokenFile file(run.config.tokens);
+    data::TrainImages(file, data.images, data::load_encoder(data.tokenizer, at::kCPU, file.info().precision));
   }
 }
 

@@ -28,14 +28,20 @@ std::string Preprocessing::words() const {
 }
 
 ImageBatches::ImageBatches(ImageSet set, Preprocessing how, Crop crop, int64_t cache_bytes)
-    : set_(std::move(set)), how_(how), crop_(crop), cache_limit_(cache_bytes), cache_(set_.size()) {
+    : set_(std::move(set)),
+      how_(how),
+      crop_(crop),
+      cache_limit_(cache_bytes),
+      cache_(cache_bytes > 0 ? set_.size() : 0) {
   VARSCALE_CHECK(how.side >= 1 && how.resized_side() >= how.side, "side {}, resized to {}",
                  how.side, how.resized_side());
 }
 
 std::shared_ptr<const RgbImage> ImageBatches::resized(int64_t number) const {
-  if (auto kept = cache_[number].load()) return kept;
-  RgbImage image = decode_rgb(set_.path(number));
+  const bool caches = !cache_.empty();
+  if (caches)
+    if (auto kept = cache_[number].load()) return kept;
+  RgbImage image = decode_rgb(set_.read(number), set_.where(number));
   const bool exact = how_.keep_exact && image.width == how_.side && image.height == how_.side;
   if (!exact) {
     const int64_t to = how_.resized_side();
@@ -45,7 +51,7 @@ std::shared_ptr<const RgbImage> ImageBatches::resized(int64_t number) const {
   }
   auto result = std::make_shared<const RgbImage>(std::move(image));
   const auto bytes = static_cast<int64_t>(result->pixels.size());
-  if (cached_bytes_ + bytes <= cache_limit_) {
+  if (caches && cached_bytes_ + bytes <= cache_limit_) {
     cached_bytes_ += bytes;
     cache_[number].store(result);
   }
@@ -65,25 +71,38 @@ at::Tensor ImageBatches::batch_u8_BHWC(const std::vector<int64_t>& numbers,
   at::Tensor images = at::empty({count, side, side, 3}, at::kByte);
   auto* out = images.mutable_data_ptr<uint8_t>();
   for_each_image(count, default_threads(), [&](int64_t b) {
-    const auto image = resized(numbers[b]);
-    const int64_t spare_x = image->width - side, spare_y = image->height - side;
-    int64_t x, y;
-    if (crop_ == Crop::kCentre) {
-      // Half to even, as the public code's centre crop rounds.
-      x = std::llrint(static_cast<double>(spare_x) / 2);
-      y = std::llrint(static_cast<double>(spare_y) / 2);
-    } else {
-      const base::RandomStream place(how_.seed, "crop_place", set_.entry(numbers[b]).source_id,
-                                     crops[b]);
-      y = static_cast<int64_t>(place.below(0, spare_y + 1));
-      x = static_cast<int64_t>(place.below(1, spare_x + 1));
-    }
-    for (int64_t row = 0; row < side; ++row) {
-      std::memcpy(out + (b * side + row) * side * 3,
-                  image->pixels.data() + ((y + row) * image->width + x) * 3, side * 3);
-    }
+    cut(*resized(numbers[b]), numbers[b], crops[b], out + b * side * side * 3);
   });
   return images;
+}
+
+at::Tensor ImageBatches::crops_u8_NBHWC(const std::vector<int64_t>& numbers, int64_t first, int64_t count) const {
+  const auto batch = static_cast<int64_t>(numbers.size());
+  const int64_t side = how_.side;
+  at::Tensor images = at::empty({count, batch, side, side, 3}, at::kByte);
+  auto* out = images.mutable_data_ptr<uint8_t>();
+  for_each_image(batch, default_threads(), [&](int64_t b) {
+    const auto image = resized(numbers[b]);
+    for (int64_t n = 0; n < count; ++n) cut(*image, numbers[b], first + n, out + (n * batch + b) * side * side * 3);
+  });
+  return images;
+}
+
+// Writes a crop of an image of the set: [side, side, 3].
+void ImageBatches::cut(const RgbImage& image, int64_t number, int64_t crop, uint8_t* out) const {
+  const int64_t side = how_.side, spare_x = image.width - side, spare_y = image.height - side;
+  int64_t x, y;
+  if (crop_ == Crop::kCentre) {
+    // Half to even, as the public code's centre crop rounds.
+    x = std::llrint(static_cast<double>(spare_x) / 2);
+    y = std::llrint(static_cast<double>(spare_y) / 2);
+  } else {
+    const base::RandomStream place(how_.seed, "crop_place", set_.source_id(number), crop);
+    y = static_cast<int64_t>(place.below(0, spare_y + 1));
+    x = static_cast<int64_t>(place.below(1, spare_x + 1));
+  }
+  for (int64_t row = 0; row < side; ++row)
+    std::memcpy(out + row * side * 3, image.pixels.data() + ((y + row) * image.width + x) * 3, side * 3);
 }
 
 at::Tensor ImageBatches::batch(const std::vector<int64_t>& numbers, int64_t crop) const {
@@ -93,16 +112,17 @@ at::Tensor ImageBatches::batch(const std::vector<int64_t>& numbers, int64_t crop
 at::Tensor ImageBatches::labels_B(const std::vector<int64_t>& numbers) const {
   at::Tensor labels = at::empty({static_cast<int64_t>(numbers.size())}, at::kLong);
   auto* out = labels.mutable_data_ptr<int64_t>();
-  for (size_t b = 0; b < numbers.size(); ++b) out[b] = set_.entry(numbers[b]).label;
+  for (size_t b = 0; b < numbers.size(); ++b) out[b] = set_.label(numbers[b]);
   return labels;
 }
 
-std::vector<CorruptImage> find_corrupt(const ImageSet& set) {
+std::vector<CorruptImage> find_corrupt(const ImageSet& set, int64_t begin, int64_t end) {
   std::vector<CorruptImage> corrupt;
   std::mutex mutex;
-  for_each_image(set.size(), default_threads(), [&](int64_t number) {
+  for_each_image(end - begin, default_threads(), [&](int64_t i) {
+    const int64_t number = begin + i;
     try {
-      decode_rgb(set.path(number));
+      decode_rgb(set.read(number), set.where(number));
     } catch (const base::UserError& error) {
       const std::lock_guard lock(mutex);
       corrupt.push_back({number, error.what()});

@@ -8,9 +8,10 @@
 //          computes it; then a crop of side x side, central or random. An image that already is
 //          side x side is taken as it is, if `keep_exact`.
 // Random   The place of a crop is a function of (seed, source_id, crop number).
-// Memory   Resized images are kept as uint8 up to `cache_bytes`; beyond that they are decoded again.
+// Memory   Resized images are kept as uint8 up to `cache_bytes`; beyond that they are decoded again. A cache takes
+//          16 bytes an image besides; cache_bytes 0: there is none.
 // Threads  default_threads() decode side by side. batch() may be called from one thread at a time.
-// Errors   UserError with the path of an unreadable image (the first one of the batch).
+// Errors   UserError with the name of an unreadable image (the first one of the batch).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -50,10 +51,13 @@ class ImageBatches {
   at::Tensor batch_u8_BHWC(const std::vector<int64_t>& numbers, int64_t crop = 0) const;
   // The same with a crop number for each image.
   at::Tensor batch_u8_BHWC(const std::vector<int64_t>& numbers, const std::vector<int64_t>& crops) const;
+  // Crops [first, first + count) of each image, which is decoded once: uint8 [N,B,side,side,3], N = count.
+  at::Tensor crops_u8_NBHWC(const std::vector<int64_t>& numbers, int64_t first, int64_t count) const;
   at::Tensor labels_B(const std::vector<int64_t>& numbers) const;  // int64
 
  private:
   std::shared_ptr<const RgbImage> resized(int64_t number) const;
+  void cut(const RgbImage& image, int64_t number, int64_t crop, uint8_t* out) const;
   ImageSet set_;
   Preprocessing how_;
   Crop crop_;
@@ -62,11 +66,11 @@ class ImageBatches {
   mutable std::vector<std::atomic<std::shared_ptr<const RgbImage>>> cache_;
 };
 
-// Decodes every image once: numbers of those that cannot be read, with the reasons.
+// Decodes the images [begin, end) once: numbers of those that cannot be read, with the reasons.
 struct CorruptImage {
   int64_t number;
   std::string reason;  // names the file
 };
-std::vector<CorruptImage> find_corrupt(const ImageSet& set);
+std::vector<CorruptImage> find_corrupt(const ImageSet& set, int64_t begin, int64_t end);
 
 }  // namespace varscale::data

@@ -26,9 +26,11 @@ struct ImageEncoder {
   // float32 [B,3,H,W] in [-1,1] to int64 [B,L], coarse to fine. Called from one thread, without grad.
   std::function<at::Tensor(const at::Tensor& x_BCHW)> encode;
   at::Device device = at::kCPU;  // of what encode takes and gives
+  std::string precision = "fp32";  // of the encoder's arithmetic, or "bf16"; codes are searched in float32
 };
 
-// The tokenizer of that file in float32 on `device`. UserError as tokenizer::Vqvae::load.
-ImageEncoder load_encoder(const std::filesystem::path& path, at::Device device = at::kCPU);
+// The tokenizer of that file on `device`. UserError as tokenizer::Vqvae::load, and for another precision.
+ImageEncoder load_encoder(const std::filesystem::path& path, at::Device device = at::kCPU,
+                          const std::string& precision = "fp32");
 
 }  // namespace varscale::data

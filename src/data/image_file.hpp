@@ -3,13 +3,18 @@
 //   RgbImage image = decode_rgb("cat.jpg");
 //   RgbImage small = resize_lanczos(image, 36, 48);
 //
-// Decoding PNG, JPEG and WebP; 8 bits a channel, grey spread to three channels, alpha dropped, CMYK
-//          converted, colour profiles and EXIF orientation ignored: what Pillow's convert("RGB") gives.
-// Errors   UserError with the path: unreadable, truncated, corrupt, or not an image.
+// Decoding PNG, JPEG and WebP, told apart by their bytes; 8 bits a channel (of 16 the upper ones; 16-bit grey is cut
+//          off at 255), grey spread to three channels, alpha dropped, CMYK converted by R = (255 - C) (255 - K) / 255,
+//          colour profiles and EXIF orientation ignored, of an animation the first picture: what Pillow's
+//          convert("RGB") gives, to the bit for PNG and WebP, within a level for JPEG, whose libraries round otherwise.
+// Errors   UserError with `where`: unreadable, truncated, corrupt, not an image, or beyond kMostPixels or
+//          kMostElongated.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
+#include <string_view>
 #include <vector>
 
 namespace varscale::data {
@@ -19,7 +24,14 @@ struct RgbImage {
   std::vector<uint8_t> pixels;  // [height, width, 3]
 };
 
-RgbImage decode_rgb(const std::filesystem::path& path);  // needs a VipsRuntime
+// As Pillow; a larger header is refused before memory is taken for its pixels.
+inline constexpr int64_t kMostPixels = 178'956'970;
+// The longer side over the shorter one. Resized by its short side, a line of pixels would fill the memory.
+inline constexpr int64_t kMostElongated = 200;
+
+// bytes: of the file; where: what sentences call it. Needs a VipsRuntime.
+RgbImage decode_rgb(std::string_view bytes, const std::string& where);
+RgbImage decode_rgb(const std::filesystem::path& path);
 
 // Separable Lanczos (a = 3), widened when shrinking, 8-bit between the passes, coefficients in 22-bit
 // fixed point: equal to Pillow's resize(..., LANCZOS) bit for bit.

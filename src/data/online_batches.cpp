@@ -35,8 +35,8 @@ Preprocessing preprocessing_of(const records::TokenFile& file) {
 }
 
 // The images of the training rows, in their order.
-ImageSet images_of(const records::TokenFile& file, const std::filesystem::path& folder) {
-  const ImageSet listing = ImageSet::open(folder);
+ImageSet images_of(const records::TokenFile& file, const std::filesystem::path& source) {
+  const ImageSet listing = ImageSet::open(source);
   std::vector<int64_t> numbers;
   bool fits = true;
   for (int64_t i = 0; fits && i < file.info().train_images; ++i) {
@@ -46,15 +46,15 @@ ImageSet images_of(const records::TokenFile& file, const std::filesystem::path& 
   ImageSet images = fits ? listing.subset(numbers) : listing;
   if (!fits || images.fingerprint() != file.info().train_source->fingerprint)
     throw UserError(
-        "{}: is not the folder of training images that {} was made from, or has changed since; expected the same "
+        "{}: does not hold the training images that {} was made from, or has changed since; expected the same "
         "classes, file names and file sizes",
-        folder.string(), file.path().string());
+        source.string(), file.path().string());
   return images;
 }
 
 }  // namespace
 
-TrainImages::TrainImages(const records::TokenFile& file, const std::filesystem::path& folder, ImageEncoder encoder)
+TrainImages::TrainImages(const records::TokenFile& file, const std::filesystem::path& source, ImageEncoder encoder)
     : encoder_(std::move(encoder)) {
   const Preprocessing how = preprocessing_of(file);
   const records::TokenFileInfo& info = file.info();
@@ -62,9 +62,12 @@ TrainImages::TrainImages(const records::TokenFile& file, const std::filesystem::
     throw UserError("{}: is not the tokenizer that {} was made with: its fingerprint is {}, expected {} ({})",
                     encoder_.path, file.path().string(), short_form(encoder_.fingerprint),
                     short_form(info.tokenizer_fingerprint), info.tokenizer_path);
+  if (encoder_.precision != info.precision)
+    throw UserError("{}: was encoded in {}, but training would encode in {}", file.path().string(), info.precision,
+                    encoder_.precision);
   VARSCALE_CHECK(encoder_.image_side == info.image_side && encoder_.scales == info.scales,
                  "a tokenizer of the file's fingerprint and of another size");
-  images_.emplace(images_of(file, folder), how, Crop::kRandom);
+  images_.emplace(images_of(file, source), how, Crop::kRandom);
 }
 
 at::Tensor TrainImages::decode_u8_BHWC(const std::vector<TrainSample>& samples) const {

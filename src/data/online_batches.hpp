@@ -28,8 +28,8 @@ namespace varscale::data {
 // The training images that a token file was made from, with its tokenizer. Image i is that of train_row(i, .).
 class TrainImages {
  public:
-  // Lists `folder` and compares everything with what the file says of its source; decodes nothing.
-  TrainImages(const records::TokenFile& file, const std::filesystem::path& folder, ImageEncoder encoder);
+  // Lists `source` (image_set.hpp) and compares everything with what the file says of its source; decodes nothing.
+  TrainImages(const records::TokenFile& file, const std::filesystem::path& source, ImageEncoder encoder);
   at::Tensor decode_u8_BHWC(const std::vector<TrainSample>& samples) const;  // needs a VipsRuntime
   // int64 [B,L] on the encoder's device. No gradient.
   at::Tensor encode(const at::Tensor& images_u8_BHWC) const;

@@ -67,6 +67,8 @@ Handle create_file(const Path& path) {
   // All attributes of the root in its header, which is written as one.
   const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   require(creation && H5Pset_attr_phase_change(creation.get(), 65535, 0) >= 0, path, "set where attributes lie");
+  // Equal contents give equal bytes, whenever they are written.
+  require(H5Pset_obj_track_times(creation.get(), false) >= 0, path, "leave times out");
   errno = 0;
   Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose);
   require(static_cast<bool>(file), path, "create the file");

@@ -106,6 +106,7 @@ TokenFileInfo read_info(const Handle& file, const Path& path) {
   info.preprocessing = text("preprocessing");
   info.source_fingerprint = text("source_fingerprint");
   info.tokenizer_path = text("tokenizer_path");
+  if (H5Aexists(file.get(), "precision") > 0) info.precision = text("precision");
   if (H5Aexists(file.get(), "crop_seed") > 0)
     info.train_source = {.crop_seed = static_cast<uint64_t>(integer("crop_seed")),
                          .keep_exact = integer("keep_exact") != 0,
@@ -147,11 +148,32 @@ QuantizerWeights read_quantizer(const Handle& file, const Path& path, const Toke
 
 }  // namespace
 
+namespace {
+
+// Empty where the file is of before there were checksums.
+std::vector<uint64_t> read_checksums(const Handle& file, const Path& path, const TokenFileInfo& info) {
+  if (H5Aexists(file.get(), "checksum_rows") <= 0) return {};
+  const auto rows = hdf5::read_attribute_as<int64_t>(file.get(), path, "checksum_rows");
+  if (rows != token_layout::kChecksumRows)
+    throw UserError("{}: checksum_rows is {}; this program reads {}", path.string(), rows, token_layout::kChecksumRows);
+  const int64_t blocks = token_layout::checksum_blocks(info);
+  const Handle set = open_dataset(file, path, "checksums", H5T_STD_U64LE, "unsigned 64-bit integers", {blocks});
+  if (H5Dget_storage_size(set.get()) < static_cast<uint64_t>(blocks) * sizeof(uint64_t))
+    throw UserError("{}: /checksums is not stored in full", path.string());
+  std::vector<uint64_t> sums(static_cast<size_t>(blocks));
+  if (H5Dread(set.get(), H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, sums.data()) < 0)
+    throw UserError("{}: /checksums cannot be read: {}", path.string(), hdf5::reason());
+  return sums;
+}
+
+}  // namespace
+
 struct TokenFile::Impl {
   Path path;
   TokenFileInfo info;
   QuantizerWeights quantizer;
   std::string fingerprint;
+  std::vector<uint64_t> checksums;
   int64_t length = 0;  // tokens an image
   Extent tokens, labels, split, source_ids;
   std::unique_ptr<base::MappedFile> mapped;
@@ -188,6 +210,7 @@ TokenFile::TokenFile(const Path& path) : impl_(std::make_unique<Impl>()) {
     to.labels = place("labels", H5T_STD_I32LE, "32-bit integers", {rows});
     to.split = place("split", H5T_STD_U8LE, "unsigned 8-bit integers", {rows});
     to.source_ids = place("source_id", H5T_STD_I64LE, "64-bit integers", {rows});
+    to.checksums = read_checksums(file, path, to.info);
   }
   to.mapped = std::make_unique<base::MappedFile>(path);
   for (const Extent& extent : {to.tokens, to.labels, to.split, to.source_ids})
@@ -246,6 +269,14 @@ void TokenFile::verify() const {
     if (label(i) < 0 || label(i) >= info.classes)
       throw UserError("{}: the label of row {} is {}; expected 0 to {}", from.path.string(), i,
                       label(i), info.classes - 1);
+  }
+  const token_layout::Columns columns{from.at(from.tokens), from.at(from.labels), from.at(from.split),
+                                      from.at(from.source_ids)};
+  for (size_t block = 0; block < from.checksums.size(); ++block) {
+    const int64_t first = static_cast<int64_t>(block) * token_layout::kChecksumRows;
+    if (token_layout::block_checksum(info, columns, static_cast<int64_t>(block)) != from.checksums[block])
+      throw UserError("{}: rows {} to {} do not fit their checksum; the file is damaged there", from.path.string(),
+                      first, std::min(first + token_layout::kChecksumRows, info.rows()) - 1);
   }
   const std::string found =
       token_layout::fingerprint(info, from.quantizer, from.at(from.tokens), from.at(from.labels),

@@ -11,9 +11,11 @@
 //          /quantizer/embedding f32 [V, Cvae], /quantizer/phi_weight f32 [P, Cvae, Cvae, 3, 3],
 //          /quantizer/phi_bias f32 [P, Cvae]: all that training needs of the tokenizer (no phi
 //          arrays when P is 0). Attributes at the root: format, schema_version, fingerprint and
-//          the members of TokenFileInfo; the class names are /class_names.
+//          the members of TokenFileInfo; the class names are /class_names. /checksums u64 [block], one for
+//          each `checksum_rows` rows, says which rows are damaged; older files have none.
 //          Train rows come first (image i, crop c at row i * crops + c), then one row a validation
 //          image.
+// Bytes    Equal rows and info give equal files, whoever wrote which rows when.
 // Errors   UserError naming the file: not HDF5, not a token file, truncated (arrays against the
 //          file's size), a token not below the vocabulary (checked by verify()); on writing, a row
 //          written twice or a label that is no class.
@@ -48,6 +50,8 @@ struct TokenFileInfo {
   std::string preprocessing;          // in words: resize, crop, range
   std::string source_fingerprint;     // of the source listing
   std::string tokenizer_path;         // for humans; not part of the identity
+  // Of the encoder's arithmetic, "fp32" or "bf16": the nearest codes of a near tie differ. Part of the identity.
+  std::string precision = "fp32";
   // Files of an older var_data have none. Not part of the identity, which has it in preprocessing and
   // source_fingerprint.
   std::optional<TrainSource> train_source = {};
@@ -94,7 +98,8 @@ class TokenFile {
   // Enters a run's identity: the SHA-256 over the identity part of the info, the quantizer, tokens,
   // labels, split and source ids, stored by commit(); reading it costs nothing.
   const std::string& fingerprint() const noexcept;
-  // Recomputes the fingerprint and checks every token and label; UserError on a difference.
+  // Recomputes checksums and fingerprint and checks every token and label; UserError on a difference, with the
+  // rows in which it lies.
   void verify() const;
 
  private:

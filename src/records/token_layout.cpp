@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "base/error.hpp"
 
 namespace varscale::records {
@@ -28,6 +30,8 @@ void check_info(const std::string& where, const TokenFileInfo& info) {
   need("classes", info.classes, 1, int64_t{1} << 31);
   need("vocabulary", info.vocabulary, 2, kLargestVocabulary);
   need("image_side", info.image_side, 1, 1 << 20);
+  if (info.precision != "fp32" && info.precision != "bf16")
+    throw UserError("{}: precision is {}; expected fp32 or bf16", where, info.precision);
   if (!info.class_names.empty())
     need("the number of class names", static_cast<int64_t>(info.class_names.size()), info.classes,
          info.classes);
@@ -53,11 +57,8 @@ void check_quantizer_sizes(const std::string& where, const TokenFileInfo& info,
         c, p, kLargestSide);
 }
 
-std::string fingerprint(const TokenFileInfo& info, const QuantizerWeights& quantizer,
-                        const void* tokens, const void* labels, const void* split,
-                        const void* source_ids) {
-  base::Sha256 sum;
-  const std::string identity = fmt::format(
+std::string identity(const TokenFileInfo& info, const QuantizerWeights& quantizer) {
+  std::string text = fmt::format(
       "{} {}\ntrain_images {}\nvalidation_images {}\ncrops {}\nclasses {}\nvocabulary {}\n"
       "scales {}\nimage_side {}\ncode_width {}\nphis {}\nphi_ratio {:.17g}\n"
       "tokenizer_fingerprint {}\npreprocessing {}\nsource_fingerprint {}\n",
@@ -65,7 +66,17 @@ std::string fingerprint(const TokenFileInfo& info, const QuantizerWeights& quant
       info.vocabulary, fmt::join(info.scales, ","), info.image_side, quantizer.code_width,
       quantizer.phis, quantizer.phi_ratio, info.tokenizer_fingerprint, info.preprocessing,
       info.source_fingerprint);
-  sum.update(identity.data(), identity.size());
+  // Files of before there was a choice say nothing and are float32; so their fingerprints stay what they were.
+  if (info.precision != "fp32") text += fmt::format("precision {}\n", info.precision);
+  return text;
+}
+
+std::string fingerprint(const TokenFileInfo& info, const QuantizerWeights& quantizer,
+                        const void* tokens, const void* labels, const void* split,
+                        const void* source_ids) {
+  base::Sha256 sum;
+  const std::string words = identity(info, quantizer);
+  sum.update(words.data(), words.size());
   for (const std::vector<float>* part :
        {&quantizer.embedding, &quantizer.phi_weight, &quantizer.phi_bias})
     sum.update(part->data(), part->size() * sizeof(float));
@@ -75,6 +86,25 @@ std::string fingerprint(const TokenFileInfo& info, const QuantizerWeights& quant
   sum.update(split, rows * sizeof(uint8_t));
   sum.update(source_ids, rows * sizeof(int64_t));
   return sum.hex();
+}
+
+int64_t checksum_blocks(const TokenFileInfo& info) { return (info.rows() + kChecksumRows - 1) / kChecksumRows; }
+
+uint64_t rows_checksum(const TokenFileInfo& info, const Columns& columns, int64_t first, int64_t count) {
+  base::Sha256 sum;
+  const auto add = [&](const std::byte* column, size_t item) {
+    sum.update(column + static_cast<size_t>(first) * item, static_cast<size_t>(count) * item);
+  };
+  add(columns.tokens, static_cast<size_t>(info.tokens_per_image()) * sizeof(uint16_t));
+  add(columns.labels, sizeof(int32_t));
+  add(columns.split, sizeof(uint8_t));
+  add(columns.source_ids, sizeof(int64_t));
+  return std::stoull(sum.hex(8), nullptr, 16);
+}
+
+uint64_t block_checksum(const TokenFileInfo& info, const Columns& columns, int64_t block) {
+  const int64_t first = block * kChecksumRows;
+  return rows_checksum(info, columns, first, std::min(kChecksumRows, info.rows() - first));
 }
 
 }  // namespace token_layout

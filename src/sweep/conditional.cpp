@@ -49,8 +49,9 @@ void ConditionalSettings::check_online(const DataConfig& data, const Settings& s
     if (!sentence.empty() && said_.insert(place + sentence).second) faults.add(place, sentence);
   };
   std::error_code error;
-  check("data.images", data.images, fs::is_directory(data.images, error),
-        "the folder of training images that the token file was made from");
+  // Numbered archives in braces are looked for when they are listed.
+  check("data.images", data.images, fs::exists(data.images, error) || data.images.find('{') != std::string::npos,
+        "the training images that the token file was made from");
   check("data.tokenizer", data.tokenizer, fs::is_regular_file(data.tokenizer, error),
         "the weights of the tokenizer that the token file was made with");
 }

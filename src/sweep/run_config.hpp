@@ -136,7 +136,7 @@ struct DataConfig {
   template <class Visitor>
   void visit(Visitor& v) {
     v.field("tokens", tokens, "cached: the crops that the token file holds; online: each step decodes, crops and encodes its images, other crops in every pass", OneOf{"cached", "online"});
-    v.field("images", images, "online: folder of the training images that the token file was made from", Identity::kNo);
+    v.field("images", images, "online: the training images that the token file was made from: folders, tars or a list", Identity::kNo);
     v.field("tokenizer", tokenizer, "online: weights of the tokenizer that the token file was made with", Identity::kNo);
   }
 };

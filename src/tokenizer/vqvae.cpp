@@ -136,14 +136,25 @@ void Vqvae::initialise(const InitOptions& options) {
     fill_initial(parameters_[i].name, fan_ins[i], config_.vocabulary, options, 0, parameters_[i].tensor.detach());
 }
 
+void Vqvae::encode_in(at::ScalarType type) {
+  const auto layout = type == at::kFloat ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+  for (const auto& [name, tensor] : parameters_)
+    if (name.starts_with("encoder.") || name.starts_with("quant_conv."))
+      tensor.set_data(tensor.dim() == 4 ? tensor.to(type).contiguous(layout) : tensor.to(type));
+}
+
 Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe, const BlockRunner& runner) const {
   VARSCALE_CHECK(image_B3XX.dim() == 4 && image_B3XX.size(1) == 3 &&
                      image_B3XX.size(2) == config_.image_side &&
                      image_B3XX.size(3) == config_.image_side,
                  "image [{}], expected [B, 3, {}, {}]", fmt::join(image_B3XX.sizes(), ", "),
                  config_.image_side, config_.image_side);
-  // Images decoded pixel by pixel come channels-last, in which these convolutions are slower on CPUs.
-  const Tensor f_BCHW = quant_conv_((*encoder_)(image_B3XX.contiguous(), observe, runner)).to(at::kFloat);
+  // Images decoded pixel by pixel come channels-last, in which float32 convolutions of few channels are slower on
+  // CPUs; those in bf16 are faster.
+  const at::ScalarType type = quant_conv_.weight_OIkk.scalar_type();
+  const auto layout = type == at::kFloat ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+  const Tensor f_BCHW =
+      quant_conv_((*encoder_)(image_B3XX.to(type).contiguous(layout), observe, runner)).to(at::kFloat).contiguous();
   if (observe) observe("quant_conv", f_BCHW);
   return f_BCHW;
 }

@@ -112,6 +112,10 @@ class Vqvae {
   // image_B3XX float32 in [-1, 1] to the feature map before quantisation, [B, C, H, W] float32.
   Tensor features(const Tensor& image_B3XX, const Observer& observe = {}, const BlockRunner& runner = {}) const;
 
+  // From now on features() computes in this type, and encode() searches the codes of its result in float32. For
+  // encoding alone: the encoder's weights are rounded, here and where their storage is shared.
+  void encode_in(at::ScalarType type);
+
   struct Encoded {
     Tensor f_BCHW;
     std::vector<Tensor> tokens;  // S tensors [B, side^2] int64

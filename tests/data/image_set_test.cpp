@@ -219,7 +219,7 @@ TEST(ImageBatches, NameTheFirstUnreadableImageOfABatch) {
               images.batch({0, 1, 2, 3, 4, 5});
             }).find("c0/2.png"),
             std::string::npos);
-  const auto corrupt = find_corrupt(set);
+  const auto corrupt = find_corrupt(set, 0, set.size());
   ASSERT_EQ(corrupt.size(), 2u);
   EXPECT_EQ(corrupt[0].number, 2);
   EXPECT_EQ(corrupt[1].number, 4);

@@ -183,7 +183,7 @@ TEST(TrainImages, RefuseWhatDoesNotBelongToTheTokenFile) {
     EXPECT_EQ(refusal(*made.file, other, pixel_encoder()), kAccepted);
     change(other);
     const std::string said = refusal(*made.file, other, pixel_encoder());
-    EXPECT_NE(said.find(other.string() + ": is not the folder of training images"), std::string::npos) << said;
+    EXPECT_NE(said.find(other.string() + ": does not hold the training images"), std::string::npos) << said;
     EXPECT_NE(said.find((made.folder / "t.h5").string()), std::string::npos) << said;
   };
   const auto first = [&](const fs::path& folder) {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.hpp"
+#include "data/png.hpp"
 #include "data/synth.hpp"
 #include "support.hpp"
 #include "tokenizer/vqvae.hpp"
@@ -31,7 +32,7 @@ Outcome var_data(const TemporaryFolder& folder, const std::string& arguments) {
 }
 
 // Random weights: tokens without meaning, but of the right form.
-void save_tiny_tokenizer(const fs::path& path, int64_t side = 16) {
+void save_tiny_tokenizer(const fs::path& path, int64_t side = 16, uint64_t seed = 5) {
   tokenizer::VqvaeConfig config;
   config.image_side = side;
   config.channels = 8;
@@ -43,7 +44,7 @@ void save_tiny_tokenizer(const fs::path& path, int64_t side = 16) {
   config.scales = {1, 2, side / 4};
   config.phis = 2;
   tokenizer::Vqvae vqvae(config);
-  vqvae.initialise(tokenizer::Init::kPublic, 5);
+  vqvae.initialise(tokenizer::Init::kPublic, seed);
   vqvae.save(path);
 }
 
@@ -69,6 +70,26 @@ TEST(VarData, GoesFromNothingToAnInspectedTokenFile) {
   EXPECT_EQ(json.at("vocabulary"), 32);
   EXPECT_EQ(json.at("class_names").get<std::vector<std::string>>(), synth_class_names());
   EXPECT_EQ(json.at("statistics").at("scales").size(), 3u);
+
+  // The picture: 8 training rows above 8 validation rows of 16 pixels with white lines of 2 between.
+  const Outcome picture = var_data(folder, "inspect tokens.h5 --picture rows.png");
+  ASSERT_EQ(picture.exit_code, 0) << picture.err;
+  const RgbImage rows = decode_rgb(folder / "rows.png");
+  EXPECT_EQ(rows.width, 8 * 18 + 2);
+  EXPECT_EQ(rows.height, 2 * 18 + 2);
+  tokenizer::Vqvae tok = tokenizer::Vqvae::load(folder / "tok.safetensors");
+  const records::TokenFile drawn(folder / "tokens.h5");
+  at::Tensor shown_L = at::empty({21}, at::kLong);
+  std::copy_n(drawn.row(drawn.validation_row(1 * 10 / 8)), 21, shown_L.mutable_data_ptr<int64_t>());
+  const at::Tensor second_below = to_tensor(rows).slice(0, 20, 36).slice(1, 20, 36);
+  EXPECT_LE(largest_difference(second_below, to_u8_BHWC(tok.decode_tokens(shown_L.unsqueeze(0)))[0]), 1);
+  // Another tokenizer is refused, and so is one that is not there.
+  save_tiny_tokenizer(folder / "other.safetensors", 16, /*seed=*/6);
+  const Outcome refused = var_data(folder, "inspect tokens.h5 --picture no.png --tokenizer other.safetensors");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("other.safetensors: is not the tokenizer of tokens.h5: its fingerprint is"),
+            std::string::npos) << refused.err;
+  EXPECT_FALSE(fs::exists(folder / "no.png"));
 
   // The tokens are those that the library gives for the drawn image.
   const auto vqvae = tokenizer::Vqvae::load(folder / "tok.safetensors");
@@ -103,6 +124,7 @@ TEST(VarData, AnswersMistakesWithOneSentenceExitCode2AndNoOutput) {
   fs::create_directories(folder / "empty");
   folder.write("labels.txt", "9\n");
   folder.write("text.h5", "this is no HDF5 file");
+  folder.write("text.tar", std::string(2000, 't'));
   folder.write("text.safetensors", "this is no tokenizer");
   write_tokens(
       folder / "cut.h5", 50, 5, 1, [](int64_t, int64_t) { return 1; }, [](int64_t) { return 0; });
@@ -120,13 +142,16 @@ TEST(VarData, AnswersMistakesWithOneSentenceExitCode2AndNoOutput) {
       {"side", "synth --out x --side 4", "--side 4: expected 8 to 1024"},
       {"folder taken", "synth --out good", "good: exists already"},
       {"no such folder", "T --train nowhere", "nowhere: does not exist"},
-      {"a file for a folder", "T --train labels.txt", "labels.txt: is not a folder"},
+      {"a list without labels", "T --train labels.txt", "labels.txt:1: \"9\", expected \"path label\""},
+      {"tars that are not there", "T --train x-{0..3}.tar", "x-0.tar: cannot be read"},
+      {"no tar", "T --train text.tar", "text.tar: the header at byte 0 is damaged, or this is no tar archive"},
+      {"precision", "T --train good --precision fp16", "--precision"},
       {"empty folder", "T --train empty", "empty: holds no class folders"},
       {"no class folders", "T --train flat", "flat: holds image files but no class folders"},
       {"mixed folder", "T --train mixed",
        "mixed: holds image files (loose.png) beside class folders (c0)"},
       {"truncated image", "T --train corrupt --val val", "corrupt/c0/1.png: not a readable image"},
-      {"same folder twice", "T --train good --val good", "good: is the training folder"},
+      {"same folder twice", "T --train good --val good", "good: is the training source"},
       {"split and val", "T --train good --val val --split 0.1", "--split"},
       {"split too large", "T --train good --split 0.99", "--split 0.99: leaves no training images"},
       {"crops", "T --train good --crops 0", "--crops 0"},
@@ -139,6 +164,7 @@ TEST(VarData, AnswersMistakesWithOneSentenceExitCode2AndNoOutput) {
        "text.safetensors"},
       {"no place for output", "tokenize --train good --tokenizer tok.safetensors --out no/out.h5",
        "no/out.h5"},
+      {"inspect: tokenizer alone", "inspect cut.h5 --tokenizer tok.safetensors", "--picture"},
       {"inspect: absent", "inspect absent.h5", "absent.h5"},
       {"inspect: not HDF5", "inspect text.h5", "text.h5"},
       {"inspect: truncated", "inspect cut.h5", "cut.h5"},
@@ -170,6 +196,26 @@ TEST(VarData, SkipsCorruptImagesOnlyWhenAskedAndNamesThem) {
   EXPECT_NE(outcome.out.find("set/c1/0.png"), std::string::npos) << outcome.out;
   EXPECT_NE(outcome.out.find("1 unreadable images skipped"), std::string::npos) << outcome.out;
   EXPECT_EQ(records::TokenFile(folder / "t.h5").info().rows(), 5);
+}
+
+TEST(VarData, EncodesInBf16AndSaysSo) {
+  const TemporaryFolder folder;
+  save_tiny_tokenizer(folder / "tok.safetensors");
+  write_tree(folder / "set", 2, 8, 16);
+  const std::string command = "tokenize --train set --split 0.25 --tokenizer tok.safetensors --out ";
+  ASSERT_EQ(var_data(folder, command + "a.h5").exit_code, 0);
+  const Outcome outcome = var_data(folder, command + "b.h5 --precision bf16");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const records::TokenFile exact(folder / "a.h5"), rounded(folder / "b.h5");
+  rounded.verify();
+  EXPECT_EQ(exact.info().precision, "fp32");
+  EXPECT_EQ(rounded.info().precision, "bf16");
+  EXPECT_EQ(rounded.info().tokenizer_fingerprint, exact.info().tokenizer_fingerprint);
+  EXPECT_NE(rounded.fingerprint(), exact.fingerprint());
+  int64_t equal = 0, tokens = 0;
+  for (int64_t row = 0; row < exact.info().rows(); ++row)
+    for (int64_t l = 0; l < 21; ++l, ++tokens) equal += exact.row(row)[l] == rounded.row(row)[l];
+  EXPECT_GT(equal, tokens / 2);  // weights without training: many codes are nearly as near
 }
 
 TEST(VarData, HelpShowsExamples) {

@@ -2,12 +2,14 @@
 mistake about images and tokenizer in one sentence.
 """
 
+import io
 import os
 import pathlib
 import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 
 import h5py
@@ -106,13 +108,45 @@ def mistakes():
     refuses("another tokenizer", r"other\.safetensors: is not the tokenizer that tokens\.h5",
             "--set", "defaults.data.tokenizer=other.safetensors")
     refuses("no tokenizer at all", r"edited\.yaml: .*safetensors", "--set", "defaults.data.tokenizer=edited.yaml")
-    refuses("another folder", r"images/val: is not the folder of training images that tokens\.h5",
+    refuses("another folder", r"images/val: does not hold the training images that tokens\.h5",
             "--set", "defaults.data.images=images/val")
     refuses("an older token file", r"older\.h5: was made by an older var_data", "--set", "defaults.tokens=older.h5")
     # The ids of a file that does not say so and of one that does are the same.
     ids = {re.search(r"d1-s0-\w{6}", run(*PLAIN, "--plan", "--set", f"defaults.tokens={name}.h5").stdout).group()
            for name in ("tokens", "older")}
     check(len(ids) == 1, f"ids {ids}")
+
+
+def archive(images, pattern, parts):
+    """The same images in the same order, as numbered archives with class numbers."""
+    paths = sorted(pathlib.Path(images).glob("*/*.png"))
+    classes = sorted({path.parent.name for path in paths})
+    for part in range(parts):
+        with tarfile.open(pattern.format(part), "w", format=tarfile.PAX_FORMAT) as tar:
+            for path in paths[len(paths) * part // parts:len(paths) * (part + 1) // parts]:
+                label = str(classes.index(path.parent.name)).encode()
+                for suffix, data in (("png", path.read_bytes()), ("cls", label)):
+                    member = tarfile.TarInfo(f"{path.parent.name}-{path.stem}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def from_archives():
+    """Another source of the same images: another file, the same tokens and the same training."""
+    archive("images/train", "train-{}.tar", 2)
+    archive("images/val", "val-{}.tar", 1)
+    run("var_data", "tokenize", "--train", "train-{0..1}.tar", "--val", "val-0.tar", "--tokenizer", "tokens.safetensors",
+        "--out", "archives.h5", "--crops", 2, "--seed", 5)
+    with h5py.File("tokens.h5") as plain, h5py.File("archives.h5") as archives:
+        check((plain["tokens"][:] == archives["tokens"][:]).all(), "archives give other tokens")
+        check((plain["labels"][:] == archives["labels"][:]).all(), "archives give other labels")
+    only = ("--set", "defaults.tokens=archives.h5", "--set", "defaults.data.images=train-{0..1}.tar")
+    run(*PLAIN, *only, "--set", "output=archives", ranks=2)
+    for mine, expected in zip(run_folders("archives"), run_folders("calm"), strict=True):
+        check(tables(mine)["steps"]["loss_mean"].tolist() == tables(expected)["steps"]["loss_mean"].tolist(),
+              f"{mine}: trained otherwise than {expected}")
+    refuses("the folder for archives", r"images/train: does not hold the training images that archives\.h5",
+            "--set", "defaults.tokens=archives.h5")
 
 
 def image_that_cannot_be_read():
@@ -143,8 +177,9 @@ def main():
         trains()
         stops_and_goes_on()
         mistakes()
+        from_archives()
         image_that_cannot_be_read()
-        print("online tokens: three runs, equal to the bit after SIGTERM and after a repaired image; 8 mistakes refused")
+        print("online tokens: three runs, equal to the bit after SIGTERM from archives and after a repaired image; 9 mistakes refused")
 
 
 if __name__ == "__main__":

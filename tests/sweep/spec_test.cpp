@@ -288,7 +288,7 @@ TEST(Spec, AsksForImagesAndTokenizerWhereTokensAreMadeOnline) {
             "t.yaml:4: data.tokenizer is not set; data.tokens online needs the weights of the tokenizer that the token "
             "file was made with");
   EXPECT_EQ(refusal_of(file("{tokens: online, tokenizer: " + tokenizer + "}"), {}, Purpose::kPlan),
-            "t.yaml:4: data.images is not set; data.tokens online needs the folder of training images that the token "
+            "t.yaml:4: data.images is not set; data.tokens online needs the training images that the token "
             "file was made from");
   EXPECT_THAT(refusal_of(file("{tokens: onlin}")), HasSubstr("t.yaml:4: defaults.data.tokens is 'onlin', expected one of"));
   EXPECT_EQ(refusal_of(file("{images: " + images + "}")),

@@ -143,7 +143,7 @@ TEST(OnlineTraining, FailsWithTheNameOfAnImageThatCannotBeReadAndKeepsWhatItHas)
   data::CachedBatches batches(*online.tokens, job.run.train.data_seed, 6);
   const int64_t image = batches.sample(3 * 6).image;  // of the last step
   const auto source = online.tokens->source_id(online.tokens->train_row(image, 0));
-  const fs::path path = data::ImageSet::open(online.scratch.path() / "train").path(source);
+  const fs::path path = data::ImageSet::open(online.scratch.path() / "train").where(source);
   job.before_step = [&](int64_t step) {
     if (step == 1) fs::resize_file(path, fs::file_size(path) / 2);
   };
