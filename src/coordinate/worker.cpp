@@ -84,9 +84,9 @@ ExitCode Worker::work() {
   }
 }
 
-// On the first rank, between runs and for a hundredth of the time at most: it reads the records of every run.
+// On the first rank, between runs and for a part in 500 of the time at most: it reads the records of every run.
 void Worker::gather() {
-  constexpr double kLeast_s = 60, kOverCost = 100;
+  constexpr double kLeast_s = 60, kOverCost = 500;
   if (world_.rank() > 0 || seconds_since(gathered_) < std::max(kLeast_s, kOverCost * gather_s_)) return;
   const Clock::time_point begin = Clock::now();
   sweep::write_sweep_file(sweep_, ledger_);

@@ -31,7 +31,7 @@ struct TokenizerStepRow {
   double grad_norm, discriminator_grad_norm;  // before clipping
   int64_t codes_used;            // chosen in this batch
   int64_t restarted;             // codes put elsewhere after it
-  double step_s;                 // the slowest rank's
+  double step_s;                 // of the first rank
 };
 
 // How one scale used the codes in the batches since the last such rows.

@@ -8,6 +8,7 @@
 #include "losses/diff_augment.hpp"
 #include "losses/dino_discriminator.hpp"
 #include "losses/patch_gan.hpp"
+#include "tokenizer_training/set_up.hpp"
 
 namespace varscale::tokenizer_training {
 
@@ -38,26 +39,26 @@ Adversary::Adversary(const TokenizerConfig& config, comm::Communicator& world, a
       kind_(config_.loss == "hinge" ? losses::AdversarialKind::kHinge : losses::AdversarialKind::kNonSaturating),
       lecam_(0.99, device) {
   const losses::NetworkOptions options{.device = device,
-                                       .compute = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat};
+                                       .compute = compute_dtype(config)};
   augmentation(config_).check();
   if (config_.discriminator == "dino") {
     losses::DinoVit vit = read_vit(config_, seed_, options);
-    network_ = vit.identity();
-    network_owner_ = std::make_unique<losses::DinoDiscriminator>(
+    identity_ = vit.identity();
+    discriminator_ = std::make_unique<losses::DinoDiscriminator>(
         std::move(vit),
         losses::DinoDiscriminatorConfig{.image_side = config.model.image_side, .crop_probability = config_.dino_crop},
         options);
   } else {
-    network_owner_ = std::make_unique<losses::PatchGan>(
+    discriminator_ = std::make_unique<losses::PatchGan>(
         losses::PatchGanConfig{.image_side = config.model.image_side,
                                .channels = config_.channels,
                                .layers = config_.layers,
                                .groups = config_.groups},
         options);
   }
-  parallel_ = parallel::make_parallel({{"discriminator", network_owner_->parameters()}}, world,
+  parallel_ = parallel::make_parallel({{"discriminator", discriminator_->parameters()}}, world,
                                       {.overlap = config.parallel.overlap});
-  network_owner_->initialise(seed_);
+  discriminator_->initialise(seed_);
   nn::NamedTensors weights;
   for (const parallel::Owned& owned : parallel_->owned()) weights.push_back({owned.name, owned.weight});
   optimizer_.emplace(weights, optim::AdamWOptions{config_.beta1, config_.beta2, 1e-8});
@@ -74,7 +75,7 @@ void Adversary::begin_step(int64_t step) {
   last_layers_2_ = Tensor();
   if (!active()) return;
   at::NoGradGuard no_grad;
-  network_owner_->advance();
+  discriminator_->advance();
   parallel_->begin_step();
 }
 
@@ -86,11 +87,11 @@ double Adversary::weight() const {
 Tensor Adversary::seen(const Tensor& image_B3XX, const std::vector<int64_t>& samples, const char* purpose) const {
   const losses::SampleKeys augment{seed_, step_, fmt::format("augment.{}", purpose), samples};
   const losses::SampleKeys view{seed_, step_, fmt::format("view.{}", purpose), samples};
-  return network_owner_->view(losses::diff_augment(augmentation(config_), image_B3XX, augment), view);
+  return discriminator_->view(losses::diff_augment(augmentation(config_), image_B3XX, augment), view);
 }
 
 Tensor Adversary::generator_term(const Tensor& image_B3XX, const std::vector<int64_t>& samples, bool counted) const {
-  const Tensor logits = network_owner_->logits(seen(image_B3XX, samples, "fake"));
+  const Tensor logits = discriminator_->logits(seen(image_B3XX, samples, "fake"));
   return losses::generator_loss(kind_, logits, batch_) * (counted ? 1.0 : 0.0);
 }
 
@@ -104,12 +105,12 @@ void Adversary::judge(const Tensor& real_B3XX, const Tensor& fake_B3XX, const st
   parallel_->begin_micro(last);
   const double share = counted ? 1 : 0;
   const Tensor real_seen = seen(real_B3XX, samples, "real");
-  const Tensor real = network_owner_->logits(real_seen);
-  const Tensor fake = network_owner_->logits(seen(fake_B3XX, samples, "fake"));
+  const Tensor real = discriminator_->logits(real_seen);
+  const Tensor fake = discriminator_->logits(seen(fake_B3XX, samples, "fake"));
   Tensor loss = losses::discriminator_loss(kind_, real, fake, batch_);
   if (config_.lecam > 0) loss = loss + lecam_.loss(real, fake, batch_) * config_.lecam;
   if (config_.r1 > 0) {
-    auto logits = [this](const Tensor& image) { return network_owner_->logits(image); };
+    auto logits = [this](const Tensor& image) { return discriminator_->logits(image); };
     loss = loss + losses::r1_penalty(logits, real_seen, batch_) * (config_.r1 / 2);
   }
   loss = loss * share;
@@ -149,8 +150,8 @@ nn::NamedTensors Adversary::state() const {
   auto add = [&](const std::string& prefix, const nn::NamedTensors& tensors) {
     for (const nn::NamedTensor& named : tensors) state.push_back({prefix + named.name, named.tensor.detach()});
   };
-  add("discriminator.", network_owner_->parameters());
-  add("discriminator.buffer.", network_owner_->buffers());
+  add("discriminator.", discriminator_->parameters());
+  add("discriminator.buffer.", discriminator_->buffers());
   add("discriminator.", optimizer_->state());
   add("discriminator.", lecam_.buffers());
   state.push_back({"discriminator.figures", saved_2_});

@@ -64,7 +64,7 @@ class Adversary {
   double gradient_norm() const noexcept { return gradient_norm_; }  // of the last update, before clipping
 
   // "dino_vit:..." where a network was loaded, else empty; for records.
-  const std::string& network() const noexcept { return network_; }
+  const std::string& identity() const noexcept { return identity_; }
   // Everything that later steps depend on, replicated on all ranks. Call note_state() before saving and
   // take_state() after loading.
   nn::NamedTensors state() const;
@@ -79,8 +79,8 @@ class Adversary {
   int64_t batch_;
   comm::Communicator& world_;
   losses::AdversarialKind kind_;
-  std::unique_ptr<losses::Discriminator> network_owner_;
-  std::string network_;
+  std::unique_ptr<losses::Discriminator> discriminator_;
+  std::string identity_;
   std::unique_ptr<parallel::Parallel> parallel_;
   std::optional<optim::AdamW> optimizer_;
   losses::LecamMeans lecam_;

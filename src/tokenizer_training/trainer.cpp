@@ -11,10 +11,9 @@
 #include "base/random.hpp"
 #include "nn/async.hpp"
 #include "nn/storage.hpp"
+#include "tokenizer_training/set_up.hpp"
 
 namespace varscale::tokenizer_training {
-
-using base::UserError;
 
 namespace {
 
@@ -24,71 +23,18 @@ constexpr const char* kCodes = "quantize.embedding.weight";
 // Sums over the step's batch, each already divided by its global count.
 enum Figure { kL2, kL1, kLpips, kVq, kEntropy, kFigures };
 
-std::optional<losses::Lpips> read_lpips(const TokenizerConfig& config, at::Device device) {
-  const LossConfig& loss = config.loss;
-  if (loss.lpips == 0) return std::nullopt;
-  const losses::NetworkOptions options{.device = device,
-                                       .compute = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat};
-  if (loss.vgg_weights == "made") return losses::Lpips::hash_made(config.train.seed, options);
-  if (loss.vgg_weights.empty())
-    throw UserError(
-        "loss.lpips is {}, which needs loss.vgg_weights, a file of VGG16's weights under torchvision's names, with "
-        "LPIPS's heads in it or in loss.lpips_heads; loss.lpips: 0 switches the perceptual term off, and rFID then "
-        "compares with nobody's",
-        loss.lpips);
-  std::vector<std::filesystem::path> files{loss.vgg_weights};
-  if (!loss.lpips_heads.empty()) files.emplace_back(loss.lpips_heads);
-  return losses::Lpips(losses::read_weights(files), options);
-}
-
-tokenizer::LeafOptions leaf_options(const TokenizerConfig& config, at::Device device) {
-  return {.device = device,
-          .weights = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat,
-          .allocate = false};
-}
-
-at::Device device_of(const TokenizerConfig& config) {
-  return config.train.device == "cpu" ? at::Device(at::kCPU) : comm::cuda_device();
-}
-
 TokenizerConfig checked(TokenizerConfig config) {
   config.check();
   return config;
 }
 
-std::string record_of(const TokenizerConfig& config, const ImageSource& images,
-                      const std::optional<losses::Lpips>& lpips, const std::optional<Adversary>& adversary) {
-  nlohmann::ordered_json record = base::dump_config(config, /*identity_only=*/true);
-  record["images"] = {{"count", images.count}, {"fingerprint", images.fingerprint}};
-  if (lpips) record["networks"]["lpips"] = lpips->identity();
-  if (adversary && !adversary->network().empty()) record["networks"]["dino"] = adversary->network();
-  return record.dump();
-}
-
 }  // namespace
-
-void TokenizerConfig::check() const {
-  model.check();
-  const auto scales = static_cast<int64_t>(model.scales.size());
-  if (codebook.scale_dropout > 0 && codebook.scale_dropout_from >= scales)
-    throw UserError("codebook.scale_dropout_from is {}, expected less than the {} scales, which all images keep then",
-                    codebook.scale_dropout_from, scales);
-  if (codebook.start_step >= train.steps)
-    throw UserError("codebook.start_step is {}, expected less than train.steps, {}", codebook.start_step, train.steps);
-  if (adversarial.is_on() && adversarial.start_step >= train.steps)
-    throw UserError("adversarial.start_step is {}, expected less than train.steps, {}", adversarial.start_step,
-                    train.steps);
-  if (loss.lpips > 0 && model.image_side < losses::Lpips::kLeastSide)
-    throw UserError("loss.lpips is {} and model.image_side {}, expected at least {} pixels for a perceptual distance",
-                    loss.lpips, model.image_side, losses::Lpips::kLeastSide);
-}
 
 // What the micro-batches of a step leave behind.
 struct TokenizerTrainer::Gathered {
   bool quantise = false;
   Tensor figures_F;                 // float64
   Tensor hits_SV, sums_VC, soft_V;  // of the codes, float32
-  double soft_rows = 0;
   // Residuals of the counted micro-batches by scale, and the rows of the batch they belong to.
   struct Residuals {
     int64_t first, count;
@@ -109,8 +55,8 @@ TokenizerTrainer::TokenizerTrainer(TokenizerConfig config, ImageSource images, c
                  .warmup_steps = config_.optimizer.warmup_steps,
                  .hold = config_.optimizer.hold,
                  .end = config_.optimizer.end}),
-      lpips_(read_lpips(config_, device_)),
-      vqvae_(config_.model, leaf_options(config_, device_)) {
+      lpips_(read_lpips(config_)),
+      vqvae_(config_.model, leaf_options(config_)) {
   const bool averaged = config_.codebook.update == "ema";
   std::vector<parallel::Unit> units;
   for (nn::NamedTensors& leaves : vqvae_.units()) {

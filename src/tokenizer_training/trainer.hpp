@@ -51,8 +51,7 @@ class TokenizerTrainer {
 
   int64_t steps_done() const noexcept { return steps_done_; }
   bool done() const noexcept { return steps_done_ == config_.train.steps; }
-  // One update; the row's segment is 0 and step_s this rank's. A sentence for who counts skipped updates is not ours:
-  // `skipped_in_a_row` says how many there have been.
+  // One update; the row's segment is 0 and step_s this rank's. An update that is not finite is skipped.
   records::TokenizerStepRow step();
   int64_t skipped_in_a_row() const noexcept { return skipped_in_a_row_; }
   // The use of codes by scale since the last call, one row a scale; begins anew.
@@ -69,9 +68,7 @@ class TokenizerTrainer {
   std::vector<checkpoint::Piece> pieces(bool to_save);
   void loaded(int64_t steps_done);
 
-  parallel::Held held() const { return parallel_->held(); }
-  // Weight of one parameter that this rank owns, and its gradient of the last step: for tests.
-  const std::vector<parallel::Owned>& owned() const { return parallel_->owned(); }
+  const std::vector<parallel::Owned>& owned() const { return parallel_->owned(); }  // by this rank
 
  private:
   struct Gathered;  // what the micro-batches of a step leave behind

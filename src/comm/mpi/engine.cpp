@@ -195,8 +195,10 @@ bool Engine::next_job(Job& job) {
       return true;
     }
     if (stop_) return false;
-    // Letters are waited for, or a rank may ask.
-    const auto pause = std::chrono::milliseconds(takers_ > 0 ? 1 : 100);
+    // Letters are waited for, or a rank may ask. Where one has come or gone an answer is near.
+    using namespace std::chrono_literals;
+    const bool answer_near = std::chrono::steady_clock::now() - last_letter_.load() < 20ms;
+    const std::chrono::microseconds pause = takers_ == 0 ? 100ms : answer_near ? 100us : 1ms;
     const bool job_came = changed_.wait_for(lock, pause, [this] {
       return stop_ || !jobs_.empty() || !notes_.empty() || abort_.has_value();
     }) && !jobs_.empty();

@@ -144,6 +144,7 @@ class Engine {
   std::map<int64_t, EndedGroup> ended_;  // by number
   std::vector<Note> notes_;
   std::atomic<int> takers_ = 0;          // threads that wait for a letter
+  std::atomic<std::chrono::steady_clock::time_point> last_letter_{};  // sent or taken
   Letterbox letters_;
   std::atomic<Turn> turn_ = Turn::kNone;
   std::optional<std::string> failure_;

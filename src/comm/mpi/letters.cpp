@@ -47,6 +47,7 @@ void Engine::send_letter(int to, int box, std::string text) {
     return;
   }
   notes_.push_back({to, kLetter, as_bytes(box) + text});
+  last_letter_ = std::chrono::steady_clock::now();
   changed_.notify_all();
 }
 
@@ -105,8 +106,10 @@ void Engine::send_notes() {
 }
 
 void Engine::take_letters() {
-  while (auto letter = take_message(kLetter))
+  while (auto letter = take_message(kLetter)) {
+    last_letter_ = std::chrono::steady_clock::now();
     letters_.put(static_cast<int>(first_number(letter->text)), {letter->from, letter->text.substr(sizeof(int64_t))});
+  }
 }
 
 void Engine::take_endings() {
