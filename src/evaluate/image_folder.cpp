@@ -55,7 +55,7 @@ ImageFolder ImageFolder::open(const fs::path& folder) {
   images.paths_ = flat_images(folder);
   if (images.paths_.empty()) {
     const data::ImageSet set = data::ImageSet::open(folder);
-    for (int64_t i = 0; i < set.size(); ++i) images.paths_.push_back(set.path(i));
+    for (int64_t i = 0; i < set.size(); ++i) images.paths_.emplace_back(set.where(i));
   }
   const data::RgbImage first = data::decode_rgb(images.paths_.front());
   images.width_ = first.width, images.height_ = first.height;
