@@ -24,9 +24,11 @@ esac""",
 while [[ $1 == -* ]]; do [ "$1" = -w ] && { node=$2; shift; }; shift; done
 [ -z "${node:-}" ] || ! grep -qx "$node" dead-srun.txt || exit 1
 SLURM_NODEID=0 exec "$@" """,
-    # Its exit codes are the lines of codes.txt, one after the other; the last for ever.
+    # A launch on a node of dead-srun.txt ends with 205; the exit codes of the others are the lines of codes.txt, one
+    # after the other, the last for ever.
     "mpirun": """
 echo "mpirun ${*/#*\\/var_sweep/var_sweep}" >>said.txt
+for node in $(cat dead-srun.txt); do [[ " $* " != *[\ ,]"$node":* ]] || exit 205; done
 exec 9>lock; flock 9
 code=$(head -n 1 codes.txt); [ "$(wc -l <codes.txt)" = 1 ] || sed -i 1d codes.txt
 [ "$code" != signal ] || { exec 9>&-; trap 'exit 75' USR1; kill -USR1 $PPID; while :; do sleep 0.1; done; }
@@ -118,7 +120,7 @@ def steps():
     said, _ = run("step_per_run", [0], runs=runs, nodes="a,b", VARSCALE_RANKS_PER_RUN="1")
     require(launches(said), [f"mpirun -n 1 --host {node}:1 var_sweep s.yaml --only {run}"
                              for run, node in zip(runs, "aabb")])
-    said, output = run("step_per_run", [205, 0], runs=["r1", "r2"], nodes="a,b", dead_srun=["a"])
+    said, output = run("step_per_run", [0], runs=["r1", "r2"], nodes="a,b", dead_srun=["a"])
     check(launches(said)[-1] == "mpirun -n 2 --host b:2 var_sweep s.yaml --only r2", f"{said}\n{output}")
     check(sum("--host a:2" in line for line in said) == 1 and "a does not answer" in output, f"{said}\n{output}")
     said, _ = run("step_per_run", [0], runs=["r1"], nodes="a,b", VARSCALE_RANKS_PER_RUN="4")
