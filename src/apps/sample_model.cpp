@@ -85,6 +85,7 @@ SampleModel model_of_run(const fs::path& from, const fs::path& moved_tokens, con
 
 SampleModel model_of_file(const fs::path& from) {
   const archives::WeightsFile file(from);
+  file.verify();  // captions name the weights by their fingerprint
   SampleModel loaded{.model = models::Var(file.shape()), .words = {}, .class_names = {}, .facts = {}};
   const at::NoGradGuard no_grad;
   for (const nn::NamedTensor& named : loaded.model.parameters()) {

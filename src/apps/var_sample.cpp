@@ -37,8 +37,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kAbout =
     "Draws images of the classes that a model was trained on, as one picture with a row a class, as a folder of PNG\n"
-    "files or as one .npz archive, and writes a JSON file beside it that says how they were made. An image depends on\n"
-    "the model, the settings, the seed, its class and its number alone: other classes or more images leave it as it is.";
+    "files or as one .npz archive, and writes a JSON file beside it that says how they were made. An image depends\n"
+    "on the model, the settings, the seed, its class and its number alone: other classes or more images leave it as\n"
+    "it is.";
 
 constexpr const char* kExamples = R"(
 Other commands, each with its own --help:
@@ -101,8 +102,9 @@ struct Arguments {
   std::string box, label;
   int64_t count = 4, first_scales = 0;
 
-  // Where a launch keeps what it has drawn so far.
+  // Where a launch keeps what it has drawn so far; and in it, a file that says that the folder of images was begun.
   fs::path part() const { return (!npz.empty() ? npz : !images.empty() ? images : out).string() + ".part"; }
+  fs::path images_begun() const { return part() / "images-begun"; }
 };
 
 void add_common(CLI::App& app, Arguments& a) {
@@ -335,8 +337,12 @@ Json caption_of(const Arguments& a, const SampleModel& model, const tokenizer::V
   return caption;
 }
 
+std::string text_of(const Json& caption) {
+  return caption.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";  // names of files need not be UTF-8
+}
+
 void write_caption(const fs::path& beside, const Json& caption) {
-  base::write_file_atomic(fs::path(beside).replace_extension(".json"), caption.dump(2) + "\n");
+  base::write_file_atomic(fs::path(beside).replace_extension(".json"), text_of(caption));
 }
 
 // What has to be equal for a launch to go on with the images of another: the caption without what changes no pixel.
@@ -348,8 +354,11 @@ Json settings_of(Json caption) {
 void refuse_impossible_outputs(const Arguments& a) {
   for (const fs::path& path : {a.out, a.npz, a.images})
     if (!path.empty()) base::require_writable_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
-  // A launch that was killed between two outputs has left the first one.
-  if (!a.images.empty() && fs::exists(a.images) && !fs::exists(a.part() / "job.json"))
+  for (const fs::path& path : {a.out, a.npz})
+    if (fs::is_directory(path)) throw UserError("{}: is a folder, expected the name of a file", path.string());
+  // A launch that was killed after it has left its own.
+  const bool goes_on = fs::exists(a.part() / "job.json") && fs::exists(a.images_begun());
+  if (!a.images.empty() && fs::exists(a.images) && !goes_on)
     throw UserError("--images {}: is there already", a.images.string());
 }
 
@@ -365,7 +374,10 @@ void write_outputs(const Arguments& a, const generate::SampleJob& job, const Ask
     of_npz["order_rule"] = "row r is image order(r) of the classes' images one after another";
     write_caption(a.npz, of_npz);
   }
-  if (!a.images.empty() && !fs::exists(a.images)) generate::write_image_folder(a.images, images, asked.names);
+  if (!a.images.empty() && !(fs::exists(a.images) && fs::exists(a.images_begun()))) {
+    base::write_file_atomic(a.images_begun(), "");
+    generate::write_image_folder(a.images, images, asked.names);
+  }
   if (!a.out.empty()) {
     at::Tensor images_u8_BXX3 = at::empty({static_cast<int64_t>(asked.requests.size()), side, side, 3}, at::kByte);
     for (int64_t i = 0; i < images_u8_BXX3.size(0); ++i)
@@ -415,7 +427,7 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
     if (is_first) write_outputs(a, job, asked, caption, side, enlarged);
     job.finish();
   });
-  if (is_first && a.json) fmt::print("{}\n", caption.dump(2));
+  if (is_first && a.json) fmt::print("{}", text_of(caption));
   if (is_first && !a.json) {
     for (const fs::path& path : {a.npz, a.images, a.out})
       if (!path.empty()) fmt::print("{}\n", path.string());

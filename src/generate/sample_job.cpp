@@ -58,8 +58,8 @@ SampleJob::SampleJob(SampleWork work, comm::Communicator& world) : work_(std::mo
   const Json first = Json::parse(world_.broadcast_bytes(work_.settings.dump(), 0, "what is drawn"));
   comm::agree_on(world_, "what is drawn", [&] {
     if (const std::string difference = first_difference(first, work_.settings); !difference.empty())
-      throw UserError("rank {} draws something else than rank 0 ({}); expected files that all nodes share and that do not "
-                      "change meanwhile",
+      throw UserError("rank {} draws something else than rank 0 ({}); expected files that all nodes share and that "
+                      "do not change meanwhile",
                       world_.rank(), difference);
   });
   comm::agree_on(world_, "folder of the samples", [&] {

@@ -179,8 +179,9 @@ TEST(WriteImageFolder, HasAPngAnImage) {
   const base::TemporaryFolder folder;
   write_image_folder(folder / "images", numbered(2), {"x", "y"});
   EXPECT_EQ(data::decode_rgb(folder / "images/y.png").pixels, std::vector<uint8_t>(48, 1));
-  EXPECT_THAT(base::message_of<base::UserError>([&] { write_image_folder(folder / "images", numbered(2), {"x", "y"}); }),
-              HasSubstr("images: is there already"));
+  const std::string said =
+      base::message_of<base::UserError>([&] { write_image_folder(folder / "images", numbered(2), {"x", "y"}); });
+  EXPECT_THAT(said, HasSubstr("images: is there already"));
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ struct SmallPair {
   tokenizer::Vqvae tokenizer;
   models::Var model;
 
-  explicit SmallPair(const std::vector<int64_t>& scales = {1, 2, 4, 8}) : tokenizer(config(scales)), model(shape(scales)) {
+  explicit SmallPair(const std::vector<int64_t>& scales = {1, 2, 4, 8})
+      : tokenizer(config(scales)), model(shape(scales)) {
     test::fill_hash_weights(tokenizer.parameters());
     test::fill_hash_weights(model.parameters());
   }

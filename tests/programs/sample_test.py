@@ -143,6 +143,22 @@ def a_weights_file_is_its_run(model, images, labels):
     check("a weights file needs no token file" in refused.stderr, refused.stderr)
 
 
+def goes_on_after_the_first_output():
+    """As if killed between the outputs: the caption of the second one cannot be written."""
+    line = ["var_sample", "weights.safetensors", *OPTIONS[:2], "--classes", "0", "--images", "first", "--out", "last.png"]
+    pathlib.Path("last.json").mkdir()
+    run(*line, code=None)
+    check(pathlib.Path("first.part").exists() and len(list(pathlib.Path("first").iterdir())) == 8, "the first output")
+    before = os.stat("first").st_ino
+    pathlib.Path("last.json").rmdir()
+    done = run(*line)
+    check("8 of 8 images are there already" in done.stderr and os.stat("first").st_ino == before, done.stderr)
+    check(pathlib.Path("last.json").exists() and not pathlib.Path("first.part").exists(), "the second output")
+    pathlib.Path("taken.png").mkdir()
+    refused = run("var_sample", "weights.safetensors", *OPTIONS[:2], "--out", "taken.png", code=BAD_INPUT)
+    check("taken.png: is a folder, expected the name of a file" in refused.stderr, refused.stderr)
+
+
 def zero_shot(model):
     image = sorted(pathlib.Path("images/val").glob("*/*.png"))[0]
     both = [model, "--tokenizer", "tokens.safetensors", "--image", image]
@@ -205,6 +221,7 @@ def main():
         stops_on_signal(model, calm, signal.SIGTERM, 0)
         stops_on_signal(model, calm, signal.SIGINT, 2)
         a_weights_file_is_its_run(model, images, labels)
+        goes_on_after_the_first_output()
         zero_shot(model)
 
 
