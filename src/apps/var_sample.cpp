@@ -37,7 +37,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kAbout =
     "Draws images of the classes that a model was trained on, as one picture with a row a class, as a folder of PNG\n"
-    "files or as one .npz archive, and writes a JSON file beside it that says how they were made. An image depends\n"
+    "files or as one .npz archive, and writes a JSON file beside each that says how they were made. An image depends\n"
     "on the model, the settings, the seed, its class and its number alone: other classes or more images leave it as\n"
     "it is.";
 
@@ -180,6 +180,7 @@ bool parse(int argc, char** argv, Arguments& a) {
     if (app.count("--cfg") > 0) throw UserError("--cfg: has no effect without --class");
     a.sampling.cfg = 0;
   }
+  if (!a.images.empty() && !a.images.has_filename()) a.images = a.images.parent_path();  // "folder/"
   if (a.out.empty() && a.npz.empty() && a.images.empty()) a.out = "samples.png";
   if (!a.out.empty() && a.out.extension() != ".png")
     throw UserError("--out {}: expected a name that ends in .png", a.out.string());
@@ -310,6 +311,10 @@ Asked ask_for_edits(const Arguments& a, const SampleModel& model, const tokenize
 
 // --- captions and outputs ------------------------------------------------------------------------
 
+int64_t enlarged_by(const tokenizer::Vqvae& tokenizer) {
+  return std::max<int64_t>(1, kPixelsShown / tokenizer.config().image_side);
+}
+
 Json caption_of(const Arguments& a, const SampleModel& model, const tokenizer::Vqvae& tokenizer, const Asked& asked) {
   const generate::SamplingOptions& s = a.sampling;
   std::string choice = s.top_k > 0 ? fmt::format(", top-k {}", s.top_k) : "";
@@ -334,6 +339,11 @@ Json caption_of(const Arguments& a, const SampleModel& model, const tokenizer::V
   caption["group"] = s.group;
   caption["precision"] = a.precision;
   caption["threads"] = at::get_num_threads();
+  if (!a.out.empty()) caption["enlarged"] = enlarged_by(tokenizer);
+  if (!a.npz.empty()) {
+    caption["order_seed"] = a.order_seed;
+    caption["order_rule"] = "row r is image order(r) of the classes' images one after another";
+  }
   return caption;
 }
 
@@ -341,13 +351,20 @@ std::string text_of(const Json& caption) {
   return caption.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";  // names of files need not be UTF-8
 }
 
-void write_caption(const fs::path& beside, const Json& caption) {
-  base::write_file_atomic(fs::path(beside).replace_extension(".json"), text_of(caption));
+// Beside each output; all say the same.
+std::vector<fs::path> captions_of(const Arguments& a) {
+  std::vector<fs::path> captions;
+  for (fs::path path : {a.npz, a.out})
+    if (!path.empty()) captions.push_back(path.replace_extension(".json"));
+  if (!a.images.empty()) captions.push_back(a.images.string() + ".json");
+  return captions;
 }
 
 // What has to be equal for a launch to go on with the images of another: the caption without what changes no pixel.
 Json settings_of(Json caption) {
-  for (const char* key : {"caption", "threads", "class_names", "cfg_rule", "image", "class_name"}) caption.erase(key);
+  for (const char* key : {"caption", "class_names", "class_name", "image", "cfg_rule", "threads", "enlarged",
+                          "order_seed", "order_rule"})
+    caption.erase(key);
   return caption;
 }
 
@@ -363,17 +380,12 @@ void refuse_impossible_outputs(const Arguments& a) {
 }
 
 void write_outputs(const Arguments& a, const generate::SampleJob& job, const Asked& asked, const Json& caption,
-                   int64_t side, int64_t enlarged) {
+                   const tokenizer::Vqvae& tokenizer) {
+  const int64_t side = tokenizer.config().image_side;
   generate::ImageSupply images{
       .side = side, .labels = {}, .read = [&](int64_t i, uint8_t* out) { job.read(i, out); }};
   for (const generate::Request& request : asked.requests) images.labels.push_back(request.label);
-  if (!a.npz.empty()) {
-    generate::write_npz(a.npz, images, a.order_seed);
-    Json of_npz = caption;
-    of_npz["order_seed"] = a.order_seed;
-    of_npz["order_rule"] = "row r is image order(r) of the classes' images one after another";
-    write_caption(a.npz, of_npz);
-  }
+  if (!a.npz.empty()) generate::write_npz(a.npz, images, a.order_seed);
   if (!a.images.empty() && !(fs::exists(a.images) && fs::exists(a.images_begun()))) {
     base::write_file_atomic(a.images_begun(), "");
     generate::write_image_folder(a.images, images, asked.names);
@@ -383,11 +395,9 @@ void write_outputs(const Arguments& a, const generate::SampleJob& job, const Ask
     for (int64_t i = 0; i < images_u8_BXX3.size(0); ++i)
       images.read(i, images_u8_BXX3[i].mutable_data_ptr<uint8_t>());
     if (asked.shown_u8_BXX3.defined()) images_u8_BXX3 = at::cat({asked.shown_u8_BXX3, images_u8_BXX3});
-    data::write_png(a.out, data::enlarge(data::grid(images_u8_BXX3, asked.columns), enlarged));
-    Json of_picture = caption;
-    of_picture["enlarged"] = enlarged;
-    write_caption(a.out, of_picture);
+    data::write_png(a.out, data::enlarge(data::grid(images_u8_BXX3, asked.columns), enlarged_by(tokenizer)));
   }
+  for (const fs::path& path : captions_of(a)) base::write_file_atomic(path, text_of(caption));
 }
 
 ExitCode draw(const Arguments& a, comm::Communicator& world) {
@@ -405,13 +415,12 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
     asked = a.task == Task::kSample ? ask_for_classes(a, *model) : ask_for_edits(a, *model, *tokenizer);
     if (is_first) refuse_impossible_outputs(a);
   });
-  const int64_t side = tokenizer->config().image_side, enlarged = std::max<int64_t>(1, kPixelsShown / side);
   const Json caption = caption_of(a, *model, *tokenizer, asked);
 
   generate::SampleJob job({.folder = a.part(),
                            .requests = asked.requests,
                            .group = a.sampling.group,
-                           .side = side,
+                           .side = tokenizer->config().image_side,
                            .batch = a.batch,
                            .settings = settings_of(caption)},
                           world);
@@ -424,7 +433,7 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
     return ExitCode::kStopped;
   }
   comm::agree_on(world, "outputs", [&] {
-    if (is_first) write_outputs(a, job, asked, caption, side, enlarged);
+    if (is_first) write_outputs(a, job, asked, caption, *tokenizer);
     job.finish();
   });
   if (is_first && a.json) fmt::print("{}", text_of(caption));

@@ -123,7 +123,7 @@ bool SampleJob::draw(const Sampler& sampler, const tokenizer::Vqvae& tokenizer, 
   const bool is_first = world_.rank() == 0;
   using base::Progress;
   Progress progress("sample", static_cast<int64_t>(places_.size()), "images",
-                    is_first ? Progress::Style::kAuto : Progress::Style::kSilent);
+                    is_first && !left_.empty() ? Progress::Style::kAuto : Progress::Style::kSilent);
   progress.set(images_before_);
   int64_t shown = images_before_;
   const auto show = [&] {

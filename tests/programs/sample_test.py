@@ -82,6 +82,8 @@ def read_archive(path):
     """numpy's view of it, and the same images in the order of their classes."""
     file = np.load(path)
     images, labels = file["arr_0"], file["arr_1"]
+    caption = json.loads(pathlib.Path(path).with_suffix(".json").read_text())
+    check(caption["order_seed"] == 3 and caption["classes"] == [0, 1, 2], caption)
     check(images.dtype == np.uint8 and images.shape == (IMAGES, 16, 16, 3), f"{images.dtype} {images.shape}")
     check(np.array_equal(np.bincount(labels), [PER_CLASS] * CLASSES), f"labels {labels}")
     check(not np.array_equal(labels, np.sort(labels)), "the archive is in the order of the classes")
@@ -128,14 +130,15 @@ def stops_on_signal(model, calm, number, ranks):
 
 def a_weights_file_is_its_run(model, images, labels):
     run("var_data", "export", model, "--out", "weights.safetensors")
-    run("var_sample", "weights.safetensors", *OPTIONS[:-2], "--images", "folder", "--out", "picture.png")
+    run("var_sample", "weights.safetensors", *OPTIONS[:-2], "--images", "folder/", "--out", "picture.png")
     files = sorted(pathlib.Path("folder").iterdir())
     check(len(files) == IMAGES and files[PER_CLASS].name == "0001-000000.png", f"{files[:3]}")
     drawn = np.stack([np.round(matplotlib.image.imread(file) * 255).astype(np.uint8) for file in files])
     digests = [sorted(hashlib.sha256(image.tobytes()).hexdigest() for image in some) for some in (drawn, images)]
     check(digests[0] == digests[1], "a weights file gives other images than its run")
-    caption = json.loads(pathlib.Path("picture.json").read_text())
-    check(caption["weights_run_id"] and caption["depth"] == 2, caption)
+    for name in ("folder.json", "picture.json"):
+        caption = json.loads(pathlib.Path(name).read_text())
+        check(caption["weights_run_id"] and caption["depth"] == 2, caption)
     again = run("var_sample", "weights.safetensors", *OPTIONS[:-2], "--images", "folder", code=BAD_INPUT)
     check("folder: is there already" in again.stderr, again.stderr)
     refused = run("var_sample", "weights.safetensors", "--tokenizer", "tokens.safetensors", "--tokens", "tokens.h5",
@@ -145,10 +148,12 @@ def a_weights_file_is_its_run(model, images, labels):
 
 def goes_on_after_the_first_output():
     """As if killed between the outputs: the caption of the second one cannot be written."""
-    line = ["var_sample", "weights.safetensors", *OPTIONS[:2], "--classes", "0", "--images", "first", "--out", "last.png"]
+    line = ["var_sample", "weights.safetensors", *OPTIONS[:2], "--classes", "0", "--images", "first",
+            "--out", "last.png"]
     pathlib.Path("last.json").mkdir()
-    run(*line, code=None)
-    check(pathlib.Path("first.part").exists() and len(list(pathlib.Path("first").iterdir())) == 8, "the first output")
+    failed = run(*line, code=None)
+    check(failed.returncode != 0 and pathlib.Path("first.part").exists(), failed.stderr)
+    check(len(list(pathlib.Path("first").iterdir())) == 8, "the first output")
     before = os.stat("first").st_ino
     pathlib.Path("last.json").rmdir()
     done = run(*line)
