@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
 #include <tuple>
 
@@ -54,6 +55,21 @@ Tensor uniforms(uint64_t seed, const std::vector<int64_t>& images, int64_t scale
     for (int64_t i = 0; i < tokens; ++i) *out++ = stream.uniform_double(static_cast<uint64_t>(i));
   }
   return u_BN;
+}
+
+Tensor smooth_weights(const Tensor& logits_NV, uint64_t seed, int64_t image, int64_t k, int64_t scales) {
+  const double r = guidance_at(1, k, scales), tau = std::max(0.27 * (1 - 0.95 * r), 0.005);
+  Tensor u_NV = at::empty(logits_NV.sizes(), at::kFloat);
+  base::RandomStream(seed, "smooth", static_cast<uint64_t>(image), static_cast<uint64_t>(k))
+      .fill_uniform(u_NV.mutable_data_ptr<float>(), 0, static_cast<uint64_t>(u_NV.numel()));
+  // Half a step up, u is neither 0 nor 1 and the noise finite.
+  const Tensor noise_NV = u_NV.to(at::kDouble).add_(0x1p-25).log_().neg_().log_().neg_();
+  return logits_NV.to(at::kDouble)
+      .mul(1 + r)
+      .add_(noise_NV.to(logits_NV.device()))
+      .div_(tau)
+      .softmax(-1)
+      .to(at::kFloat);
 }
 
 }  // namespace varscale::generate

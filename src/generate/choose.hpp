@@ -6,7 +6,7 @@
 //
 // Every row is treated on its own: no result depends on the other rows of the batch.
 //
-// Legend   B images, N tokens of one map, V codes.
+// Legend   B images, N tokens of one map, V codes, E code width.
 // Source   FoundationVision/VAR models/{var,helpers}.py for the ramp and the two filters.
 #pragma once
 
@@ -39,5 +39,12 @@ Tensor draw_tokens(const Tensor& logits_BNV, const Tensor& u_BN);
 // u for the `tokens` places of map `scale` of each image: functions of (seed, image, scale, place)
 // alone. [images, tokens] float64 on the CPU.
 Tensor uniforms(uint64_t seed, const std::vector<int64_t>& images, int64_t scale, int64_t tokens);
+
+// Another way from logits to codes, smoother and for pictures alone: a weight for every code, the softmax of
+// ((1 + r) logits + Gumbel noise) / tau with r = k / (S - 1) and tau = max(0.27 (1 - 0.95 r), 0.005). Its largest
+// weight is a draw of softmax((1 + r) logits). One image: filtered logits_NV float32, where -infinity stays without
+// weight. Returns [N, V] float32. The noise is a function of (seed, image, scale, place, code). Source: the public
+// sampling code's more_smooth.
+Tensor smooth_weights(const Tensor& logits_NV, uint64_t seed, int64_t image, int64_t k, int64_t scales);
 
 }  // namespace varscale::generate

@@ -27,6 +27,18 @@ std::map<int64_t, std::vector<int64_t>> slots_of(const std::vector<int64_t>& ima
   return groups;
 }
 
+void check_given(const Given& given, const scaling::TokenSpace& space) {
+  if (!given.tokens_L.defined() && !given.keep_L.defined()) return;
+  const int64_t L = space.scales.tokens();
+  const auto is = [&](const Tensor& x, at::ScalarType type) {
+    return x.defined() && x.dim() == 1 && x.size(0) == L && x.scalar_type() == type && x.is_cpu();
+  };
+  VARSCALE_CHECK(is(given.tokens_L, at::kLong) && is(given.keep_L, at::kBool),
+                 "given tokens: expected {} int64 tokens and as many truth values", L);
+  VARSCALE_CHECK(given.tokens_L.min().item<int64_t>() >= 0 && given.tokens_L.max().item<int64_t>() < space.vocabulary,
+                 "given tokens: beyond the {} codes", space.vocabulary);
+}
+
 }  // namespace
 
 void SamplingOptions::check(int64_t vocabulary) const {
@@ -72,6 +84,7 @@ Samples Sampler::sample(const std::vector<Request>& requests, const MapObserver&
     if (request.label < 0 || request.label > shape.classes)
       throw UserError("label {} is not a class: expected 0 to {} ({} is the null class)",
                       request.label, shape.classes, shape.classes);
+    check_given(request.given, shape.tokens);
     images.push_back(request.image);
   }
   const auto groups = slots_of(images, G);
@@ -81,13 +94,12 @@ Samples Sampler::sample(const std::vector<Request>& requests, const MapObserver&
 
   models::KvCache cache = model_.make_cache(options_.cfg > 0 ? 2 * G : G, options_.compute);
   for (const auto& [number, slots] : groups) {
-    std::vector<int64_t> images_G(G), labels_G(G, shape.classes);
+    std::vector<Request> requests_G(G);
     for (int64_t slot = 0; slot < G; ++slot) {
-      images_G[slot] = number * G + slot;
-      if (slots[slot] >= 0) labels_G[slot] = requests[slots[slot]].label;
+      requests_G[slot] = {.image = number * G + slot, .label = shape.classes};
+      if (slots[slot] >= 0) requests_G[slot] = requests[slots[slot]];
     }
-    const Group done =
-        run_group(images_G, at::tensor(labels_G, at::kLong).to(device), cache, observe);
+    const Group done = run_group(requests_G, cache, observe);
     int64_t filled = 0;
     for (int64_t slot = 0; slot < G; ++slot) {
       if (slots[slot] < 0) continue;
@@ -100,12 +112,35 @@ Samples Sampler::sample(const std::vector<Request>& requests, const MapObserver&
   return samples;
 }
 
-Sampler::Group Sampler::run_group(const std::vector<int64_t>& images_G, const Tensor& labels_G,
-                                  models::KvCache& cache, const MapObserver& observe) const {
+Tensor Sampler::contribution(int64_t k, const Given& given, const Tensor& weights_NV, const Tensor& tokens_N) const {
+  const scaling::ScaleList& scales = quantizer_.config().scales;
+  Tensor keep_N;
+  if (given.keep_L.defined()) {
+    const auto map_of = [&](const Tensor& all_L) {
+      return all_L.slice(0, scales.begin(k), scales.end(k)).to(tokens_N.device());
+    };
+    keep_N = map_of(given.keep_L);
+    tokens_N.copy_(at::where(keep_N, map_of(given.tokens_L), tokens_N));
+  }
+  if (!weights_NV.defined()) return quantizer_.contribution(k, tokens_N.unsqueeze(0));
+  const Tensor embedding_VE = quantizer_.embedding_VC();
+  Tensor codes_NE = at::mm(weights_NV, embedding_VE);
+  if (keep_N.defined()) codes_NE = at::where(keep_N.unsqueeze(1), at::embedding(embedding_VE, tokens_N), codes_NE);
+  return quantizer_.contribution(k, codes_NE.unsqueeze(0));
+}
+
+Sampler::Group Sampler::run_group(const std::vector<Request>& requests_G, models::KvCache& cache,
+                                  const MapObserver& observe) const {
   const scaling::VarShape& shape = model_.shape();
   const scaling::ScaleList& scales = shape.tokens.scales;
   const int64_t G = options_.group, S = scales.count();
   const bool guided = options_.cfg > 0;
+  std::vector<int64_t> images_G, list_G;
+  for (const Request& request : requests_G) {
+    images_G.push_back(request.image);
+    list_G.push_back(request.label);
+  }
+  const Tensor labels_G = at::tensor(list_G, at::kLong).to(model_.parameters().front().tensor.device());
 
   // The second half of the batch is the same images under the null class.
   const models::Var::Condition condition = model_.condition(
@@ -123,13 +158,23 @@ Sampler::Group Sampler::run_group(const std::vector<int64_t>& images_G, const Te
     if (guided)
       view.logits_GNV =
           guide(view.logits_GNV, all_BNV.slice(0, G), guidance_at(options_.cfg, k, S));
-    const Tensor logits_GNV =
-        options_.temperature == 1 ? view.logits_GNV : view.logits_GNV / options_.temperature;
-    const Tensor tokens_GN = draw_tokens(filter_logits(logits_GNV, options_.top_k, options_.top_p),
-                                         uniforms(options_.seed, images_G, k, scales.tokens_at(k)));
-    group.tokens_GL.slice(1, scales.begin(k), scales.end(k)).copy_(tokens_GN);
-
-    const Tensor added_GEHW = quantizer_.contribution(k, tokens_GN);
+    const Tensor logits_GNV = filter_logits(
+        options_.temperature == 1 ? view.logits_GNV : view.logits_GNV / options_.temperature, options_.top_k,
+        options_.top_p);
+    const Tensor tokens_GN = group.tokens_GL.slice(1, scales.begin(k), scales.end(k));
+    if (!options_.smooth)
+      tokens_GN.copy_(draw_tokens(logits_GNV, uniforms(options_.seed, images_G, k, scales.tokens_at(k))));
+    // Slot by slot: with the bits of an image alone.
+    std::vector<Tensor> added_G1EHW;
+    for (int64_t slot = 0; slot < G; ++slot) {
+      Tensor weights_NV;
+      if (options_.smooth) {
+        weights_NV = smooth_weights(logits_GNV[slot], options_.seed, images_G[slot], k, S);
+        tokens_GN[slot].copy_(weights_NV.argmax(-1));
+      }
+      added_G1EHW.push_back(contribution(k, requests_G[slot].given, weights_NV, tokens_GN[slot]));
+    }
+    const Tensor added_GEHW = at::cat(added_G1EHW);
     group.f_hat_GEHW = k == 0 ? added_GEHW : group.f_hat_GEHW.add_(added_GEHW);
     if (k + 1 < S) {
       view.next_GNE = quantizer_.next_input(k + 1, group.f_hat_GEHW);

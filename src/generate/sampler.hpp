@@ -11,11 +11,14 @@
 // threads and type of machine; a matrix product at another batch may round differently and flip a
 // token.
 //
+// A request may bring tokens that its image has already. Where they are given they stand in for the model's, map by
+// map, and the model sees them in all maps that follow: in-painting, editing and super-resolution without training
+// (generate/edit.hpp).
+//
 // Memory   A key-value cache for one group, allocated by sample() and reused by its groups.
 // Errors   UserError: an option or a label out of range, an image asked for twice.
 // Legend   B requested images, G slots, L tokens, N tokens of one map, E code width, H = W last
-// side,
-//          V codes, X image side.
+//          side, V codes, X image side.
 // Source   arXiv 2404.02905 section 3; FoundationVision/VAR models/var.py for the numbers.
 #pragma once
 
@@ -38,18 +41,27 @@ struct SamplingOptions {
   double top_p = 0;   // 0: off
   double temperature = 1;  // divides the guided logits, before the filters
   uint64_t seed = 0;
+  bool smooth = false;  // mixtures of codes in place of single ones (smooth_weights); for pictures alone
   int64_t group = 8;                    // slots computed together; part of an image's identity
   at::ScalarType compute = at::kFloat;  // dtype of matrix products, attention and cache
 
   void check(int64_t vocabulary) const;  // UserError
 };
 
+// What an image has already: its tokens, and where they stay. Both on the CPU.
+struct Given {
+  Tensor tokens_L;  // int64
+  Tensor keep_L;    // bool; elsewhere the model fills in
+};
+
 struct Request {
   int64_t image = 0;  // index, at least 0; with the seed it names the random numbers
   int64_t label = 0;  // in [0, classes]; classes is the null class
+  Given given = {};   // undefined tensors: nothing
 };
 
-// In the order of the requests.
+// In the order of the requests. Each f_hat has the bits that the quantiser gives for its tokens alone, unless
+// options.smooth; then the tokens are those of the largest weights.
 struct Samples {
   Tensor tokens_BL;   // int64
   Tensor f_hat_BEHW;  // float32
@@ -77,8 +89,11 @@ class Sampler {
   struct Group {
     Tensor tokens_GL, f_hat_GEHW;
   };
-  Group run_group(const std::vector<int64_t>& images_G, const Tensor& labels_G,
-                  models::KvCache& cache, const MapObserver& observe) const;
+  // requests_G: one a slot, those that nobody asked for with the null class.
+  Group run_group(const std::vector<Request>& requests_G, models::KvCache& cache, const MapObserver& observe) const;
+  // What the tokens of map k, or the weights of codes, and the given tokens add to f_hat: [1, E, H, W]. Puts the
+  // given tokens among tokens_N.
+  Tensor contribution(int64_t k, const Given& given, const Tensor& weights_NV, const Tensor& tokens_N) const;
 
   const models::Var& model_;
   const tokenizer::Quantizer& quantizer_;

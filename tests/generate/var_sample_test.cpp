@@ -141,7 +141,6 @@ TEST_F(VarSample, DrawsARowAClassAndSaysHow) {
   const Tensor images =
       data::to_u8_BHWC(decode_each(tokenizer_, sampler.sample(requests).f_hat_BEHW));
   const Tensor want = data::enlarge(data::grid(images, 3), 6);
-  const data::VipsRuntime vips("generate_test");
   data::RgbImage drawn = data::decode_rgb(folder_ / "grid.png");
   EXPECT_TRUE(at::equal(
       at::from_blob(drawn.pixels.data(), {drawn.height, drawn.width, 3}, at::kByte), want));

@@ -1,0 +1,77 @@
+// Images drawn by the ranks of a launch, over as many launches as it takes.
+//
+//   SampleJob job({.folder = "samples.npz.part", .requests = requests, ...}, *world);
+//   if (!job.draw(sampler, tokenizer, [&] { return stop.requested(); })) return kStopped;   // goes on next time
+//   job.read(i, pixels);                                         // of requests[i], for whoever writes the outputs
+//   job.finish();
+//
+// Folder   job.json says what is drawn; group-<number>.u8 has the pixels of a group's requested images by their slots,
+//          complete or absent; lock and stop are for the ranks. What is there already is not drawn again.
+// Ranks    The groups that are left are divided into equal runs. All ranks see the folder. Pixels do not depend on the
+//          number of ranks or launches, at one number of threads a rank: a group is always computed as a whole.
+// Order    The constructor and draw() are collective.
+// Memory   The images of one batch.
+// Errors   UserError on every rank: the folder cannot be written, holds other work (with the first difference), or
+//          another launch is at work in it; ranks that see another model.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "generate/sampler.hpp"
+#include "tokenizer/vqvae.hpp"
+
+namespace varscale::generate {
+
+struct SampleWork {
+  std::filesystem::path folder;
+  std::vector<Request> requests;
+  int64_t group = 8;   // slots, those of the sampler's options
+  int64_t side = 0;    // pixels of an image
+  int64_t batch = 64;  // images between two writes, rounded up to whole groups
+  nlohmann::ordered_json settings;  // what must be equal to go on: everything that pixels depend on
+};
+
+class SampleJob {
+ public:
+  SampleJob(SampleWork work, comm::Communicator& world);
+  SampleJob(const SampleJob&) = delete;
+  SampleJob& operator=(const SampleJob&) = delete;
+
+  int64_t images_before() const noexcept { return images_before_; }  // there as this launch began
+  int64_t images_done() const;                                       // now, by all ranks
+
+  // Asks `stop` after each batch, of every rank; one that says so stops all of them. False: stopped before the last.
+  bool draw(const Sampler& sampler, const tokenizer::Vqvae& tokenizer, const std::function<bool()>& stop = {});
+
+  // Pixels [side, side, 3] of requests[i], once all are done.
+  void read(int64_t i, uint8_t* out) const;
+  void finish();  // the first rank removes the folder; what is to be kept has been written
+
+ private:
+  std::filesystem::path path_of(int64_t group) const;
+  bool is_done(int64_t group) const;
+  void enter();
+  int64_t image_bytes() const { return work_.side * work_.side * 3; }
+
+  SampleWork work_;
+  comm::Communicator& world_;
+  std::map<int64_t, std::vector<int64_t>> groups_;  // requests of each, by slot
+  struct Place {
+    int64_t group, position;
+  };
+  std::vector<Place> places_;  // of the requests
+  std::vector<int64_t> left_;  // groups that this launch draws
+  int64_t images_before_ = 0;
+  struct Lock {
+    int descriptor = -1;
+    ~Lock();
+  } lock_;
+};
+
+}  // namespace varscale::generate

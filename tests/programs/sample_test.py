@@ -1,0 +1,234 @@
+"""var_sample: killed at random instants and started again with another number of ranks it gives the archive that nobody
+disturbed, to the byte; a signal ends it with exit code 75; a weights file gives the images of its run; pictures are
+in-painted and made finer; what is refused leaves nothing.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import matplotlib.image
+import numpy as np
+
+from support import (BAD_INPUT, STOPPED, check, command, descendants, environment, is_alive, make_images, make_tokens,
+                     run, run_folders, scratch, with_chance)
+
+SWEEP = """
+name: sample
+defaults:
+  tokens: tokens.h5
+  train: {images: 96, batch: 16}
+  model: {width: 32, heads: 2}
+runs:
+  - {model.depth: 2}
+"""
+CLASSES, PER_CLASS, GROUP = 3, 101, 4
+IMAGES, GROUPS = CLASSES * PER_CLASS, CLASSES * -(-PER_CLASS // GROUP)
+OPTIONS = ["--tokenizer", "tokens.safetensors", "--classes", "0,1,2", "--per-class", PER_CLASS, "--group", GROUP,
+           "--cfg", "2", "--top-k", "40", "--seed", "5", "--order-seed", "3"]
+
+
+def options(model, out, batch=GROUP):
+    return ["var_sample", model, *OPTIONS, "--npz", out, "--batch", batch]
+
+
+def start(model, ranks, out):
+    return subprocess.Popen(command(*options(model, out), ranks=ranks), env=environment(), stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def groups_done(out):
+    return len(list(pathlib.Path(f"{out}.part").glob("group-*.u8")))
+
+
+def wait_for(process, out, groups):
+    """Until so many groups are done; False if the process ended before."""
+    while groups_done(out) < groups:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def ranks_of(process):
+    found = []
+    for pid in descendants(process.pid):
+        try:
+            if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "var_sample":
+                found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def kill(process):
+    everyone = descendants(process.pid)
+    for pid in everyone:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    process.communicate(timeout=60)
+    while any(map(is_alive, everyone)):
+        time.sleep(0.005)
+
+
+def read_archive(path):
+    """numpy's view of it, and the same images in the order of their classes."""
+    file = np.load(path)
+    images, labels = file["arr_0"], file["arr_1"]
+    caption = json.loads(pathlib.Path(path).with_suffix(".json").read_text())
+    check(caption["order_seed"] == 3 and caption["classes"] == [0, 1, 2], caption)
+    check(images.dtype == np.uint8 and images.shape == (IMAGES, 16, 16, 3), f"{images.dtype} {images.shape}")
+    check(np.array_equal(np.bincount(labels), [PER_CLASS] * CLASSES), f"labels {labels}")
+    check(not np.array_equal(labels, np.sort(labels)), "the archive is in the order of the classes")
+    return images, labels
+
+
+def survives_kills(model, calm, kills, chance):
+    out, killed = "killed.npz", 0
+    while killed < kills:
+        process = start(model, chance.choice([0, 2]), out)
+        done = groups_done(out)
+        if wait_for(process, out, done + chance.randrange(1, max(2, (GROUPS - done) // 2))):
+            kill(process)
+            killed += 1
+        else:
+            _, errors = process.communicate()
+            check(process.returncode == 0, f"ended with {process.returncode}: {errors}")
+        if pathlib.Path(out).exists():
+            check(pathlib.Path(out).read_bytes() == calm, "an incomplete archive")
+            os.remove(out)
+    before = groups_done(out)
+    done = run(*options(model, out), ranks=2)
+    check(before == 0 or "images are there already" in done.stderr, f"began anew:\n{done.stderr}")
+    check(pathlib.Path(out).read_bytes() == calm, "the archive of the killed launches has other bytes")
+    check(not pathlib.Path(f"{out}.part").exists(), "the folder of the work is left")
+    print(f"sample: {killed} kills at 1 and 2 ranks, same bytes", flush=True)
+
+
+def stops_on_signal(model, calm, number, ranks):
+    out = "stopped.npz"
+    process = start(model, ranks, out)
+    check(wait_for(process, out, 2), "ended before it could be stopped")
+    # A launcher would kill the ranks after SIGTERM: one of them is told, and tells the other.
+    os.kill(ranks_of(process)[-1], number)
+    _, errors = process.communicate(timeout=60)
+    check(process.returncode == STOPPED, f"signal {number}: {process.returncode}, expected 75\n{errors}")
+    check("start it again to go on" in errors and not pathlib.Path(out).exists(), errors)
+    other = run("var_sample", model, *OPTIONS, "--npz", out, "--temperature", "2", code=BAD_INPUT)
+    check("holds images that were begun with temperature 1.0, now 2.0" in other.stderr, other.stderr)
+    run(*options(model, out, batch=64), ranks=2 - ranks)  # with the other number of ranks
+    check(pathlib.Path(out).read_bytes() == calm, "the archive of the stopped launch has other bytes")
+    os.remove(out)
+
+
+def a_weights_file_is_its_run(model, images, labels):
+    run("var_data", "export", model, "--out", "weights.safetensors")
+    run("var_sample", "weights.safetensors", *OPTIONS[:-2], "--images", "folder/", "--out", "picture.png")
+    files = sorted(pathlib.Path("folder").iterdir())
+    check(len(files) == IMAGES and files[PER_CLASS].name == "0001-000000.png", f"{files[:3]}")
+    drawn = np.stack([np.round(matplotlib.image.imread(file) * 255).astype(np.uint8) for file in files])
+    digests = [sorted(hashlib.sha256(image.tobytes()).hexdigest() for image in some) for some in (drawn, images)]
+    check(digests[0] == digests[1], "a weights file gives other images than its run")
+    for name in ("folder.json", "picture.json"):
+        caption = json.loads(pathlib.Path(name).read_text())
+        check(caption["weights_run_id"] and caption["depth"] == 2, caption)
+    again = run("var_sample", "weights.safetensors", *OPTIONS[:-2], "--images", "folder", code=BAD_INPUT)
+    check("folder: is there already" in again.stderr, again.stderr)
+    refused = run("var_sample", "weights.safetensors", "--tokenizer", "tokens.safetensors", "--tokens", "tokens.h5",
+                  code=BAD_INPUT)
+    check("a weights file needs no token file" in refused.stderr, refused.stderr)
+
+
+def goes_on_after_the_first_output():
+    """As if killed between the outputs: the caption of the second one cannot be written."""
+    line = ["var_sample", "weights.safetensors", *OPTIONS[:2], "--classes", "0", "--images", "first",
+            "--out", "last.png"]
+    pathlib.Path("last.json").mkdir()
+    failed = run(*line, code=None)
+    check(failed.returncode != 0 and pathlib.Path("first.part").exists(), failed.stderr)
+    check(len(list(pathlib.Path("first").iterdir())) == 8, "the first output")
+    before = os.stat("first").st_ino
+    pathlib.Path("last.json").rmdir()
+    done = run(*line)
+    check("8 of 8 images are there already" in done.stderr and os.stat("first").st_ino == before, done.stderr)
+    check(pathlib.Path("last.json").exists() and not pathlib.Path("first.part").exists(), "the second output")
+    pathlib.Path("taken.png").mkdir()
+    refused = run("var_sample", "weights.safetensors", *OPTIONS[:2], "--out", "taken.png", code=BAD_INPUT)
+    check("taken.png: is a folder, expected the name of a file" in refused.stderr, refused.stderr)
+
+
+def zero_shot(model):
+    image = sorted(pathlib.Path("images/val").glob("*/*.png"))[0]
+    both = [model, "--tokenizer", "tokens.safetensors", "--image", image]
+    for name, more in (("inpaint", ["--box", "4,4,12,12"]), ("outpaint", ["--box", "4,4,12,12"]),
+                       ("edit", ["--box", "0,0,8,16", "--class", "1", "--cfg", "3", "--smooth"]),
+                       ("super", ["--first-scales", "2", "--class", "0"])):
+        run("var_sample", name, *both, *more, "--count", "3", "--seed", "1", "--out", f"{name}.png", "--images", name)
+        first = {file.name: file.read_bytes() for file in pathlib.Path(name).iterdir()}
+        check(len(first) == 3 and len(set(first.values())) > 1, f"{name}: {first.keys()}")
+        # With fewer results and on two ranks the same ones come out.
+        run("var_sample", name, *both, *more, "--count", "2", "--seed", "1", "--images", f"{name}-again", ranks=2)
+        for file in pathlib.Path(f"{name}-again").iterdir():
+            check(file.read_bytes() == first[file.name], f"{name}: {file.name} differs")
+        caption = json.loads(pathlib.Path(f"{name}.json").read_text())
+        check(caption["task"] == name and 0 < caption["tokens_given"] < caption["tokens"] == 21, caption)
+    # All maps given: the tokenizer's reconstruction, which the picture shows beside the image.
+    run("var_sample", "super", *both, "--first-scales", "3", "--count", "1", "--out", "all.png")
+    sheet = matplotlib.image.imread("all.png")
+    scale = json.loads(pathlib.Path("all.json").read_text())["enlarged"]
+    cells = [sheet[2 * scale:18 * scale, (2 + 18 * i) * scale:(18 + 18 * i) * scale] for i in range(3)]
+    check(np.array_equal(cells[1], cells[2]) and not np.array_equal(cells[0], cells[2]), "all maps given")
+
+    for arguments, sentence in (
+            (["inpaint"], "expected one of --mask and --box"),
+            (["inpaint", "--box", "4,4,4,8"], "expected x0 < x1 and y0 < y1 within the 16 x 16 pixels"),
+            (["inpaint", "--box", "4,4,5,5"], "leaves nothing to paint"),
+            (["outpaint", "--box", "0,0,16,16"], "leaves nothing to paint"),
+            (["inpaint", "--mask", "tokens.yaml"], "tokens.yaml"),
+            (["inpaint", "--mask", "all.png"], "expected 16 x 16, the size of"),
+            (["inpaint", "--box", "0,0,8,8", "--cfg", "2"], "--cfg: has no effect without --class"),
+            (["edit", "--box", "0,0,8,8"], "--class is required"),
+            (["edit", "--box", "0,0,8,8", "--class", "99"], "--class: 99 is not a class; expected 0 to 9"),
+            (["edit", "--box", "0,0,8,8", "--class", "00_ember"], "did you mean 00_embers?"),
+            (["super", "--first-scales", "4"], "--first-scales: 4, expected 1 to 3"),
+            (["super", "--first-scales", "1", "--image", "nowhere.png"], "nowhere.png")):
+        line = ["var_sample", arguments[0], *both, *arguments[1:], "--out", "refused.png"]
+        if "nowhere.png" in arguments:
+            line.remove("--image"), line.remove(image)
+        refused = run(*line, code=BAD_INPUT)
+        check(sentence in refused.stderr and len(refused.stderr.splitlines()) == 1, refused.stderr)
+        check(not list(pathlib.Path(".").glob("refused*")), f"{arguments} left something")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=3)
+    arguments, chance = with_chance(parser, "sample")
+    with scratch("sample"):
+        make_images()
+        make_tokens()
+        pathlib.Path("sweep.yaml").write_text(SWEEP)
+        run("var_sweep", "sweep.yaml")
+        model = run_folders("results/sample")[0]
+        run(*options(model, "calm.npz"))
+        calm = pathlib.Path("calm.npz").read_bytes()
+        images, labels = read_archive("calm.npz")
+        run(*options(model, "two.npz", batch=100), ranks=2)
+        check(pathlib.Path("two.npz").read_bytes() == calm, "two ranks give other bytes than one")
+        survives_kills(model, calm, arguments.kills, chance)
+        stops_on_signal(model, calm, signal.SIGTERM, 0)
+        stops_on_signal(model, calm, signal.SIGINT, 2)
+        a_weights_file_is_its_run(model, images, labels)
+        goes_on_after_the_first_output()
+        zero_shot(model)
+
+
+if __name__ == "__main__":
+    main()
