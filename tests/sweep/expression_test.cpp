@@ -14,7 +14,7 @@ double value_of(const std::string& text) {
   return Expression::parse(text).evaluate({{"depth", 3}, {"width", 192}, {"batch", 16}});
 }
 
-std::string refusal_of(const std::string& text) {
+std::string fault_in(const std::string& text) {
   try {
     value_of(text);
   } catch (const base::UserError& error) {
@@ -49,18 +49,18 @@ TEST(Expression, RoundsToTwelveDigitsSoThatRulesGiveTheNumberOneWouldWrite) {
 }
 
 TEST(Expression, SaysWhatItDoesNotUnderstand) {
-  EXPECT_THAT(refusal_of("fast"),
+  EXPECT_THAT(fault_in("fast"),
               testing::HasSubstr("fast is not a name that this formula may use; "
                                  "known here: batch, depth, width"));
-  EXPECT_THAT(refusal_of("6e-3 /"), testing::HasSubstr("ends too early"));
-  EXPECT_THAT(refusal_of("(1 + 2"), testing::HasSubstr("closing bracket"));
-  EXPECT_THAT(refusal_of("1 2"), testing::HasSubstr("\"2\" is not expected"));
-  EXPECT_THAT(refusal_of("log(2)"), testing::HasSubstr("unknown function log"));
-  EXPECT_THAT(refusal_of("sqrt(1, 2)"), testing::HasSubstr("sqrt takes one"));
-  EXPECT_THAT(refusal_of("1 / (depth - 3)"), testing::HasSubstr("inf"));
-  EXPECT_THAT(refusal_of("sqrt(-1)"), testing::HasSubstr("nan"));
-  EXPECT_THAT(refusal_of("nan"), testing::HasSubstr("nan is not a name"));
-  EXPECT_THAT(refusal_of(std::string(201, '(')), testing::HasSubstr("at most 200"));
+  EXPECT_THAT(fault_in("6e-3 /"), testing::HasSubstr("ends too early"));
+  EXPECT_THAT(fault_in("(1 + 2"), testing::HasSubstr("closing bracket"));
+  EXPECT_THAT(fault_in("1 2"), testing::HasSubstr("\"2\" is not expected"));
+  EXPECT_THAT(fault_in("log(2)"), testing::HasSubstr("unknown function log"));
+  EXPECT_THAT(fault_in("sqrt(1, 2)"), testing::HasSubstr("sqrt takes one"));
+  EXPECT_THAT(fault_in("1 / (depth - 3)"), testing::HasSubstr("inf"));
+  EXPECT_THAT(fault_in("sqrt(-1)"), testing::HasSubstr("nan"));
+  EXPECT_THAT(fault_in("nan"), testing::HasSubstr("nan is not a name"));
+  EXPECT_THAT(fault_in(std::string(201, '(')), testing::HasSubstr("at most 200"));
 }
 
 }  // namespace
