@@ -13,8 +13,8 @@ import signal
 import subprocess
 import time
 
-from support import (STOPPED, check, command, descendants, environment, is_alive, make_images, make_tokens,
-                     require_same_run, require_scalars, run, run_folders, scratch, status, with_chance)
+from support import (STOPPED, check, command, environment, kill, make_images, make_tokens, ranks_of, require_same_run,
+                     require_scalars, run, run_folders, scratch, status, with_chance)
 
 SWEEP = """
 name: restart
@@ -31,31 +31,13 @@ runs:
 """
 
 
-def kill_all(process):
-    """SIGKILL to the launcher and every rank, each a process of its own group."""
-    doomed = descendants(process.pid)
-    for pid in doomed:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    process.wait()
-    while any(map(is_alive, doomed)):
-        time.sleep(0.005)
-
-
 def kill_one_rank(process, chance):
     """SIGKILL to a single rank: the launcher has to end the others, who wait for it in vain."""
-    ranks = [pid for pid in descendants(process.pid)
-             if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "var_sweep"]
+    ranks = ranks_of(process, "var_sweep")
     if not ranks:
-        return kill_all(process)
-    everyone = descendants(process.pid)
-    os.kill(chance.choice(ranks), signal.SIGKILL)
-    process.wait(timeout=60)
+        return kill(process)
+    kill(process, [chance.choice(ranks)])
     check(process.returncode != 0, "the launch of a killed rank ended with 0")
-    while any(map(is_alive, everyone)):
-        time.sleep(0.005)
 
 
 def damage(file, chance):
@@ -107,7 +89,7 @@ class Layout:
                     kill_one_rank(process, chance)
                     figures["one rank alone"] += 1
                 else:
-                    kill_all(process)
+                    kill(process)
             kills += 1
             for folder in pathlib.Path(output, "runs").glob("*"):
                 if (folder / "status.json").exists() and status(folder)["state"] != "done":

@@ -15,8 +15,8 @@ import time
 import matplotlib.image
 import numpy as np
 
-from support import (BAD_INPUT, STOPPED, check, command, descendants, environment, is_alive, make_images, make_tokens,
-                     run, run_folders, scratch, with_chance)
+from support import (BAD_INPUT, STOPPED, check, command, environment, kill, make_images, make_tokens, ranks_of, run,
+                     run_folders, scratch, with_chance)
 
 SWEEP = """
 name: sample
@@ -53,29 +53,6 @@ def wait_for(process, out, groups):
             return False
         time.sleep(0.002)
     return True
-
-
-def ranks_of(process):
-    found = []
-    for pid in descendants(process.pid):
-        try:
-            if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "var_sample":
-                found.append(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
-
-
-def kill(process):
-    everyone = descendants(process.pid)
-    for pid in everyone:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    process.communicate(timeout=60)
-    while any(map(is_alive, everyone)):
-        time.sleep(0.005)
 
 
 def read_archive(path):
@@ -117,7 +94,7 @@ def stops_on_signal(model, calm, number, ranks):
     process = start(model, ranks, out)
     check(wait_for(process, out, 2), "ended before it could be stopped")
     # A launcher would kill the ranks after SIGTERM: one of them is told, and tells the other.
-    os.kill(ranks_of(process)[-1], number)
+    os.kill(ranks_of(process, "var_sample")[-1], number)
     _, errors = process.communicate(timeout=60)
     check(process.returncode == STOPPED, f"signal {number}: {process.returncode}, expected 75\n{errors}")
     check("start it again to go on" in errors and not pathlib.Path(out).exists(), errors)

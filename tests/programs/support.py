@@ -9,9 +9,11 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 
 import h5py
@@ -126,6 +128,31 @@ def descendants(pid):
             except (FileNotFoundError, ProcessLookupError):
                 pass
     return found
+
+
+def ranks_of(process, program):
+    """The processes of this program below a launcher."""
+    found = []
+    for pid in descendants(process.pid):
+        try:
+            if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == program:
+                found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def kill(process, doomed=()):
+    """SIGKILL to these processes, by default to the launcher and all below it; returns when all are gone."""
+    everyone = descendants(process.pid)
+    for pid in doomed or everyone:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    process.communicate(timeout=60)
+    while any(map(is_alive, everyone)):
+        time.sleep(0.005)
 
 
 def status(folder):

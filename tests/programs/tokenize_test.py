@@ -10,8 +10,8 @@ import signal
 import subprocess
 import time
 
-from support import (BAD_INPUT, STOPPED, TINY_TOKENIZER, check, command, descendants, environment, is_alive, make_images,
-                     run, scratch, with_chance)
+from support import (BAD_INPUT, STOPPED, TINY_TOKENIZER, check, command, environment, kill, make_images, ranks_of, run,
+                     scratch, with_chance)
 
 IMAGES, BLOCK, CROPS = 400, 4, 3
 OPTIONS = ("tokenize", "--train", "images/train", "--val", "images/val", "--tokenizer", "tok.safetensors",
@@ -37,32 +37,6 @@ def wait_for(process, out, blocks):
     return True
 
 
-def ranks_of(process):
-    found = []
-    for pid in descendants(process.pid):
-        try:
-            if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "var_data":
-                found.append(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
-
-
-def kill(process, one_alone, chance):
-    """SIGKILL to everything, or to one rank, whose launcher ends the others."""
-    everyone = descendants(process.pid)
-    ranks = ranks_of(process)
-    doomed = [chance.choice(ranks)] if one_alone and ranks else everyone
-    for pid in doomed:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    process.communicate(timeout=60)
-    while any(map(is_alive, everyone)):
-        time.sleep(0.005)
-
-
 def survives_kills(calm, kills, chance):
     out, killed, total = "killed.h5", 0, IMAGES // BLOCK
     while killed < kills:
@@ -71,7 +45,9 @@ def survives_kills(calm, kills, chance):
         done = blocks_done(out)
         if wait_for(process, out, done + chance.randrange(1, max(2, (total - done) // 2))):
             one_alone = ranks > 0 and chance.random() < 0.5
-            kill(process, one_alone, chance)
+            ranks_there = ranks_of(process, "var_data")
+            # To everything, or to one rank, whose launcher ends the others.
+            kill(process, [chance.choice(ranks_there)] if one_alone and ranks_there else [])
             killed += 1
         else:
             _, errors = process.communicate()
@@ -92,7 +68,7 @@ def stops_on_signal(calm, number, ranks):
     process = start(ranks, out)
     check(wait_for(process, out, 3), "ended before it could be stopped")
     # A launcher would kill the ranks after SIGTERM: one of them is told, and tells the other.
-    os.kill(ranks_of(process)[-1], number)
+    os.kill(ranks_of(process, "var_data")[-1], number)
     _, errors = process.communicate(timeout=60)
     check(process.returncode == STOPPED, f"signal {number}: {process.returncode}, expected 75\n{errors}")
     check("start it again to go on" in errors and not pathlib.Path(out).exists(), errors)
