@@ -107,13 +107,10 @@ class StepBench {
                                          .shards = options.shards,
                                          .recompute = options.recompute,
                                          .overlap = overlap});
-    nn::NamedTensors weights;
-    for (const parallel::Owned& part : parallel_->owned()) {
+    for (const parallel::Owned& part : parallel_->owned())
       models::fill_initial(part.name, shape_, {.seed = 1}, part.first_element(), part.weight);
-      weights.push_back({part.name, part.weight});
-    }
     parallel_->weights_changed();
-    optimizer_ = std::make_unique<optim::AdamW>(weights, optim::AdamWOptions{});
+    optimizer_ = std::make_unique<optim::AdamW>(parallel::owned_weights(*parallel_), optim::AdamWOptions{});
     const parallel::Share share = parallel::share_of(options.batch, world.rank(), world.size());
     rows_ = share.count();
     const int64_t L = shape_.tokens.scales.tokens();
@@ -132,15 +129,13 @@ class StepBench {
     const at::Tensor logits_BLV = model_.forward(labels_B_, teacher_BLE_,
                                                  {.compute = compute_,
                                                   .drop_path_SB = drop_path_SB,
-                                                  .run_block = train::block_runner(*parallel_)});
+                                                  .run_block = parallel::block_runner(*parallel_)});
     const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), targets_N_);
     const double count = static_cast<double>(options_.batch * shape_.tokens.scales.tokens());
     (scores.loss_N.sum() / count).backward();
     parallel_->finish_backward();
-    std::vector<at::Tensor> gradients;
-    for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
     const at::Tensor norm_squared = parallel_->gradient_norm_squared();
-    optimizer_->step(gradients, 1e-4, 0.05,
+    optimizer_->step(parallel::owned_gradients(*parallel_), 1e-4, 0.05,
                      optim::guard(norm_squared, scores.loss_N.detach().sum(at::kDouble), 2.0));
     parallel_->weights_changed();
     ++steps_;

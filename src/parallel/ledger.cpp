@@ -72,6 +72,36 @@ Share share_of(int64_t batch, int rank, int size) {
   return {batch * rank / size, batch * (rank + 1) / size};
 }
 
+MicroBatches::MicroBatches(int64_t batch, int64_t most_rows, const comm::Communicator& world)
+    : share_(share_of(batch, world.rank(), world.size())) {
+  const int64_t largest = (batch + world.size() - 1) / world.size();
+  micro_ = most_rows > 0 ? most_rows : largest;
+  passes_ = (largest + micro_ - 1) / micro_;
+}
+
+Share MicroBatches::rows(int64_t pass) const {
+  const int64_t begin = std::min(share_.end, share_.begin + pass * micro_);
+  return {begin, std::min(share_.end, begin + micro_)};
+}
+
+std::function<Tensor(int64_t, const std::vector<Tensor>&, const Parallel::Body&)> block_runner(Parallel& parallel) {
+  return [&parallel](int64_t index, const std::vector<Tensor>& inputs, const Parallel::Body& body) {
+    return parallel.run(static_cast<size_t>(index) + 1, inputs, body);
+  };
+}
+
+nn::NamedTensors owned_weights(const Parallel& parallel) {
+  nn::NamedTensors weights;
+  for (const Owned& part : parallel.owned()) weights.push_back({part.name, part.weight});
+  return weights;
+}
+
+std::vector<Tensor> owned_gradients(const Parallel& parallel) {
+  std::vector<Tensor> gradients;
+  for (const Owned& part : parallel.owned()) gradients.push_back(part.gradient);
+  return gradients;
+}
+
 std::unique_ptr<Parallel> make_parallel(const std::vector<Unit>& units, comm::Communicator& world,
                                         const Options& options) {
   VARSCALE_CHECK(!units.empty(), "a model without units");

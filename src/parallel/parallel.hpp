@@ -116,4 +116,24 @@ struct Share {
 };
 Share share_of(int64_t batch, int rank, int size);
 
+// A rank's rows of a batch in micro-batches. All ranks make equally many passes, since they gather weights together:
+// where one has no rows left, the caller lets a row stand in and does not count it.
+class MicroBatches {
+ public:
+  MicroBatches(int64_t batch, int64_t most_rows, const comm::Communicator& world);  // most_rows 0: all at once
+  int64_t passes() const noexcept { return passes_; }
+  Share rows(int64_t pass) const;  // none where begin is end
+
+ private:
+  Share share_;
+  int64_t micro_, passes_;
+};
+
+// Runs block i of a model as unit i + 1: what models take as their block runner. It must not outlive `parallel`.
+std::function<Tensor(int64_t index, const std::vector<Tensor>& inputs, const Parallel::Body& body)> block_runner(
+    Parallel& parallel);
+// Of owned(), in its order.
+nn::NamedTensors owned_weights(const Parallel& parallel);
+std::vector<Tensor> owned_gradients(const Parallel& parallel);
+
 }  // namespace varscale::parallel

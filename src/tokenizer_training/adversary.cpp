@@ -59,9 +59,7 @@ Adversary::Adversary(const TokenizerConfig& config, comm::Communicator& world, a
   parallel_ = parallel::make_parallel({{"discriminator", discriminator_->parameters()}}, world,
                                       {.overlap = config.parallel.overlap});
   discriminator_->initialise(seed_);
-  nn::NamedTensors weights;
-  for (const parallel::Owned& owned : parallel_->owned()) weights.push_back({owned.name, owned.weight});
-  optimizer_.emplace(weights, optim::AdamWOptions{config_.beta1, config_.beta2, 1e-8});
+  optimizer_.emplace(parallel::owned_weights(*parallel_), optim::AdamWOptions{config_.beta1, config_.beta2, 1e-8});
   const at::TensorOptions on_device = at::TensorOptions(device);
   lecam_sums_2_ = at::zeros({2}, on_device.dtype(at::kFloat));
   sums_4_ = at::zeros({kSums}, on_device.dtype(at::kDouble));
@@ -132,9 +130,7 @@ void Adversary::update(double lr_factor, bool skip) {
     optim::Guard guard = optim::guard(norm_squared, lecam_sums_2_.sum().to(at::kDouble), config_.clip);
     if (skip) guard.skip.fill_(1);
     gradient_norm_ = std::sqrt(norm_squared.item<double>());
-    std::vector<Tensor> gradients;
-    for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
-    optimizer_->step(gradients, config_.lr * lr_factor, config_.weight_decay, guard);
+    optimizer_->step(parallel::owned_gradients(*parallel_), config_.lr * lr_factor, config_.weight_decay, guard);
     parallel_->weights_changed();
     if (!skip && std::isfinite(gradient_norm_)) lecam_.update(lecam_sums_2_, batch_);
   }

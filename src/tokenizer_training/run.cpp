@@ -55,7 +55,7 @@ class Run {
   }
 
   Outcome operator()() {
-    if (Outcome was = look_at_result(); was.state == Outcome::State::kWasDone) return was;
+    if (is_done_already()) return {.state = Outcome::State::kWasDone};
     start();
     const TrainConfig& train = job_.config.train;
     begin_ = last_save_ = Clock::now();
@@ -102,9 +102,8 @@ class Run {
             .seconds = base::seconds_since(begin_)};
   }
 
-  // What lies where the result is to be.
-  Outcome look_at_result() {
-    Outcome found{.state = Outcome::State::kStopped};
+  bool is_done_already() {
+    bool done = false;
     comm::agree_on(world_, "the tokenizer's file", [&] {
       base::require_writable_folder(job_.out.has_parent_path() ? job_.out.parent_path() : fs::path("."));
       if (!fs::exists(job_.out)) return;
@@ -112,9 +111,9 @@ class Run {
         throw UserError(
             "{} exists and was trained otherwise (settings or images differ); remove it, or give another --out",
             job_.out.string());
-      found.state = Outcome::State::kWasDone;
+      done = true;
     });
-    return found;
+    return done;
   }
 
   // From the newest saved state, or from the beginning. The first rank looks; all load the same.

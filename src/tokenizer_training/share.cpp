@@ -1,7 +1,5 @@
 #include "tokenizer_training/share.hpp"
 
-#include <algorithm>
-
 #include "base/error.hpp"
 #include "base/random.hpp"
 
@@ -14,15 +12,12 @@ Share::Share(const TrainConfig& config, int64_t images, const comm::Communicator
       count_(config.images > 0 ? config.images : images),
       seed_(config.seed),
       random_crops_(config.crop == "random"),
-      share_(parallel::share_of(config.batch, world.rank(), world.size())) {
+      micro_batches_(config.batch, config.micro_batch, world) {
   if (images < 1) throw UserError("there are no images to train the tokenizer on");
   if (count_ > images)
     throw UserError("train.images is {}, but there are only {} images", config.images, images);
   if (batch_ < world.size())
     throw UserError("train.batch is {}, expected at least one image for each of the {} ranks", batch_, world.size());
-  const int64_t largest = (batch_ + world.size() - 1) / world.size();
-  micro_ = config.micro_batch > 0 ? config.micro_batch : largest;
-  passes_ = (largest + micro_ - 1) / micro_;
   if (count_ == images) return;
   const base::Permutation draw(static_cast<uint64_t>(images), seed_, "tokenizer.images");
   subset_.emplace();
@@ -44,10 +39,9 @@ Portion Share::rows(int64_t step, int64_t begin, int64_t end) const {
 }
 
 Portion Share::of(int64_t step, int64_t pass) const {
-  const int64_t begin = std::min(share_.end, share_.begin + pass * micro_);
-  const int64_t end = std::min(share_.end, begin + micro_);
-  Portion portion = begin < end ? rows(step, begin, end) : rows(step, 0, 1);
-  portion.counted = begin < end;
+  const parallel::Share mine = micro_batches_.rows(pass);
+  Portion portion = mine.count() > 0 ? rows(step, mine.begin, mine.end) : rows(step, 0, 1);
+  portion.counted = mine.count() > 0;
   return portion;
 }
 

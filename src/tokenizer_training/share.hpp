@@ -30,16 +30,16 @@ class Share {
  public:
   // UserError: no images, or fewer than train.images; fewer images a step than ranks.
   Share(const TrainConfig& config, int64_t images, const comm::Communicator& world);
-  int64_t passes() const noexcept { return passes_; }  // of a step
+  int64_t passes() const noexcept { return micro_batches_.passes(); }  // of a step
   Portion of(int64_t step, int64_t pass) const;
   // Any rows [begin, end) of a step's batch.
   Portion rows(int64_t step, int64_t begin, int64_t end) const;
 
  private:
-  int64_t batch_, count_, micro_, passes_;
+  int64_t batch_, count_;
   uint64_t seed_;
   bool random_crops_;
-  parallel::Share share_;
+  parallel::MicroBatches micro_batches_;
   std::optional<std::vector<int64_t>> subset_;  // numbers of the images trained on, where not all are
 };
 

@@ -73,17 +73,17 @@ TokenizerTrainer::TokenizerTrainer(TokenizerConfig config, ImageSource images, c
                                     .small_codes = config_.train.init_codes == "small",
                                     .seed = config_.train.seed};
   const std::vector<double> fan_ins = vqvae_.fan_ins();
-  nn::NamedTensors weights;
   for (const parallel::Owned& part : parallel_->owned()) {
     const auto& all = vqvae_.parameters();
     const auto found = std::ranges::find(all, part.name, &nn::NamedTensor::name);
     tokenizer::fill_initial(part.name, fan_ins[static_cast<size_t>(found - all.begin())], config_.model.vocabulary, init,
                             part.first_element(), part.weight);
-    weights.push_back({part.name, part.weight});
     if (config_.train.average > 0) averages_.push_back(part.weight.clone());
   }
   parallel_->weights_changed();
-  optimizer_.emplace(weights, optim::AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps});
+  optimizer_.emplace(
+      parallel::owned_weights(*parallel_),
+      optim::AdamWOptions{config_.optimizer.beta1, config_.optimizer.beta2, config_.optimizer.eps});
   if (averaged) {
     const Tensor codes_VC = vqvae_.quantizer().embedding_VC();
     nn::allocate_storage(codes_VC);
@@ -100,14 +100,6 @@ TokenizerTrainer::TokenizerTrainer(TokenizerConfig config, ImageSource images, c
   record_ = record_of(config_, images_, lpips_, adversary_);
 }
 
-TokenizerTrainer::~TokenizerTrainer() = default;
-
-tokenizer::BlockRunner TokenizerTrainer::runner() {
-  return [this](int64_t index, const std::vector<Tensor>& inputs, const tokenizer::BlockBody& body) {
-    return parallel_->run(static_cast<size_t>(index) + 1, inputs, body);
-  };
-}
-
 Tensor TokenizerTrainer::load(const Portion& portion) { return nn::to_device(images_.load(portion.images), device_); }
 
 // Residuals as an exact quantiser would leave them: each map is subtracted as it is.
@@ -120,7 +112,7 @@ void TokenizerTrainer::start_codebook() {
   for (int64_t taken = 0; taken < config_.codebook.kmeans_images; taken += batch) {
     const Portion portion = share_.rows(taken / batch, mine.begin, mine.end);
     parallel_->begin_forward();
-    Tensor rest_BCHW = vqvae_.features(load(portion), {}, runner());
+    Tensor rest_BCHW = vqvae_.features(load(portion), {}, parallel::block_runner(*parallel_));
     parallel_->end_forward();  // the decoder's weights may be on their way
     for (int64_t k = 0; k < scales; ++k) {
       const Tensor map_BNC = quantizer.residual_codes(k, rest_BCHW).view({mine.count(), -1, config_.model.code_width});
@@ -173,7 +165,7 @@ void TokenizerTrainer::accumulate(const Portion& portion, bool last, Gathered& g
                                         .scales_B = gathered.quantise ? scales_of(portion) : Tensor(),
                                         .usage_V = gathered.quantise ? usage_V_ : Tensor(),
                                         .entropy_temperature = config_.codebook.entropy_temperature,
-                                        .run_block = runner()});
+                                        .run_block = parallel::block_runner(*parallel_)});
   // What is computed from the image alone is differentiated to the image alone, once a term.
   const Tensor image_leaf = out.reconstruction_B3XX.detach().requires_grad_();
   const Tensor l2 = at::mse_loss(image_leaf, image_B3XX), l1 = at::l1_loss(image_leaf, image_B3XX);
@@ -316,9 +308,7 @@ records::TokenizerStepRow TokenizerTrainer::step() {
   row.step = step + 1;
   row.images = static_cast<double>(step + 1) * static_cast<double>(config_.train.batch);
   row.lr = config_.optimizer.lr * schedule_.lr_factor(step);
-  std::vector<Tensor> gradients;
-  for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
-  optimizer_->step(gradients, row.lr, config_.optimizer.weight_decay, guard);
+  optimizer_->step(parallel::owned_gradients(*parallel_), row.lr, config_.optimizer.weight_decay, guard);
   parallel_->weights_changed();
 
   const Tensor host = at::cat({figures, loss.view({1}), norm_squared.view({1}), guard.skip.to(at::kDouble).view({1})}).to(at::kCPU);

@@ -47,7 +47,6 @@ using tokenizer::Vqvae;
 class TokenizerTrainer {
  public:
   TokenizerTrainer(TokenizerConfig config, ImageSource images, comm::Communicator& world);
-  ~TokenizerTrainer();
 
   int64_t steps_done() const noexcept { return steps_done_; }
   bool done() const noexcept { return steps_done_ == config_.train.steps; }
@@ -76,7 +75,6 @@ class TokenizerTrainer {
   void update_codes(const Gathered& gathered, int64_t step, records::TokenizerStepRow& row);
   Tensor rows_of(const Gathered& gathered, const std::vector<tokenizer::RowChoice>& choices);
   Tensor scales_of(const Portion& portion) const;
-  tokenizer::BlockRunner runner();
   Tensor load(const Portion& portion);
   void start_codebook();
   nn::NamedTensors replicated_state();

@@ -18,26 +18,17 @@ std::unique_ptr<data::TrainBatches> make_batches(
 
 Feed::Feed(std::unique_ptr<data::TrainBatches> batches, const sweep::RunConfig& run, const comm::Communicator& world)
     : batches_(std::move(batches)),
-      share_(parallel::share_of(run.train.batch, world.rank(), world.size())),
-      steps_(sweep::steps_of(run)) {
-  const int64_t largest = (run.train.batch + world.size() - 1) / world.size();
-  micro_ = run.train.micro_batch > 0 ? run.train.micro_batch : largest;
-  passes_ = (largest + micro_ - 1) / micro_;
-}
-
-parallel::Share Feed::rows_of(int64_t pass) const {
-  const int64_t begin = std::min(share_.end, share_.begin + pass * micro_);
-  return {begin, std::min(share_.end, begin + micro_)};
-}
+      micro_batches_(run.train.batch, run.train.micro_batch, world),
+      steps_(sweep::steps_of(run)) {}
 
 Feed::Portion Feed::take(int64_t step, int64_t pass) {
   const auto to_load = [&](int64_t of_pass) {
-    const parallel::Share rows = rows_of(of_pass);
+    const parallel::Share rows = micro_batches_.rows(of_pass);
     return rows.count() > 0 ? rows : parallel::Share{0, 1};
   };
   const parallel::Share here = to_load(pass);
-  Portion portion{batches_->load(step, here.begin, here.end), rows_of(pass).count() > 0};
-  const bool last = pass + 1 == passes_;
+  Portion portion{batches_->load(step, here.begin, here.end), micro_batches_.rows(pass).count() > 0};
+  const bool last = pass + 1 == passes();
   if (!last || step + 1 < steps_) {
     const parallel::Share next = to_load(last ? 0 : pass + 1);
     batches_->prepare(last ? step + 1 : step, next.begin, next.end);

@@ -32,15 +32,13 @@ class Feed {
     bool counted;
   };
   Feed(std::unique_ptr<data::TrainBatches> batches, const sweep::RunConfig& run, const comm::Communicator& world);
-  int64_t passes() const noexcept { return passes_; }  // of a step
+  int64_t passes() const noexcept { return micro_batches_.passes(); }  // of a step
   Portion take(int64_t step, int64_t pass);
 
  private:
-  parallel::Share rows_of(int64_t pass) const;  // none where begin is end
-
   std::unique_ptr<data::TrainBatches> batches_;
-  parallel::Share share_;
-  int64_t steps_, micro_, passes_;
+  parallel::MicroBatches micro_batches_;
+  int64_t steps_;
 };
 
 }  // namespace varscale::train

@@ -58,13 +58,6 @@ std::vector<parallel::Unit> units_of(const models::Var& model) {
   return units;
 }
 
-nn::NamedTensors owned_weights(const parallel::Parallel& parallel) {
-  nn::NamedTensors weights;
-  for (const parallel::Owned& owned : parallel.owned())
-    weights.push_back({owned.name, owned.weight});
-  return weights;
-}
-
 ThreadCount::ThreadCount(int64_t threads) : before_(at::get_num_threads()) {
   if (threads > 0) at::set_num_threads(static_cast<int>(threads));
 }

@@ -25,7 +25,6 @@ parallel::Options parallel_options(const sweep::RunConfig& run, const scaling::L
 
 // What lies outside the blocks, then each block.
 std::vector<parallel::Unit> units_of(const models::Var& model);
-nn::NamedTensors owned_weights(const parallel::Parallel& parallel);
 
 // While it lives, as many threads as asked for (0: as before).
 class ThreadCount {

@@ -89,7 +89,7 @@ class Trainer {
         layout_(layout),
         parallel_(
             parallel::make_parallel(units_of(model_), world, parallel_options(job.run, layout))),
-        optimizer_(owned_weights(*parallel_), {.beta1 = run_.optimizer.beta1,
+        optimizer_(parallel::owned_weights(*parallel_), {.beta1 = run_.optimizer.beta1,
                                                .beta2 = run_.optimizer.beta2,
                                                .eps = run_.optimizer.eps}),
         keep_(run_.train.keep, sweep::kept_steps_of(run_)),
@@ -250,7 +250,7 @@ class Trainer {
         .compute = compute_dtype(run_),
         .drop_path_SB =
             models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids),
-        .run_block = block_runner(*parallel_)};
+        .run_block = parallel::block_runner(*parallel_)};
     if (options.drop_path_SB.defined())
       options.drop_path_SB = nn::to_device(options.drop_path_SB, device_);
     const at::Tensor tokens_BL = nn::to_device(batch.tokens_BL, device_);
@@ -293,9 +293,7 @@ class Trainer {
     const double lr = run_.optimizer.lr * schedule_.lr_factor(step_);
     const double decay = optim::weight_decay_at(
         run_.optimizer.weight_decay, run_.optimizer.weight_decay_end, step_, schedule_.steps());
-    std::vector<at::Tensor> gradients;
-    for (const parallel::Owned& part : parallel_->owned()) gradients.push_back(part.gradient);
-    optimizer_.step(gradients, lr, decay, guard);
+    optimizer_.step(parallel::owned_gradients(*parallel_), lr, decay, guard);
     parallel_->weights_changed();
     time.end();
     ++step_;

@@ -46,13 +46,6 @@ Scores scores_from_sums(const at::Tensor& sums_2S, int64_t images,
   return scores;
 }
 
-models::BlockRunner block_runner(parallel::Parallel& parallel) {
-  return [&parallel](int64_t index, const std::vector<at::Tensor>& inputs,
-                     const models::BlockBody& body) {
-    return parallel.run(static_cast<size_t>(index) + 1, inputs, body);
-  };
-}
-
 Scores validate(const models::Var& model, parallel::Parallel& parallel,
                 const tokenizer::Quantizer& quantizer, const data::ValidationBatches& batches,
                 const std::vector<int64_t>& images, const sweep::RunConfig& run, int64_t step,
@@ -62,21 +55,18 @@ Scores validate(const models::Var& model, parallel::Parallel& parallel,
   const models::ForwardOptions options{
       .compute = run.train.precision == "bf16" ? at::kBFloat16 : at::kFloat,
       .drop_path_SB = {},
-      .run_block = block_runner(parallel)};
+      .run_block = parallel::block_runner(parallel)};
   const at::Device device = model.parameters().front().tensor.device();
   const auto total = static_cast<int64_t>(images.size());
-  const parallel::Share share = parallel::share_of(total, world.rank(), world.size());
+  const parallel::MicroBatches passes(total, run.eval.batch, world);
   at::Tensor sums_2S =
       at::zeros({2, scales.count()}, at::TensorOptions(at::kDouble).device(device));
   parallel.begin_forward();
-  // All ranks make equally many passes: they gather weights together.
-  const int64_t largest = (total + world.size() - 1) / world.size();
-  for (int64_t at = 0; at < largest; at += run.eval.batch) {
-    const int64_t begin = std::min(share.end, share.begin + at);
-    const int64_t end = std::min(share.end, begin + run.eval.batch);
-    const bool counted = begin < end;
+  for (int64_t pass = 0; pass < passes.passes(); ++pass) {
+    const parallel::Share rows = passes.rows(pass);
+    const bool counted = rows.count() > 0;
     const data::Batch batch = batches.load(
-        counted ? std::vector<int64_t>(images.begin() + begin, images.begin() + end)
+        counted ? std::vector<int64_t>(images.begin() + rows.begin, images.begin() + rows.end)
                 : std::vector<int64_t>{images.front()});
     at::Tensor labels_B = batch.labels_B;
     if (run.eval.label_drop == "public") {
@@ -88,7 +78,7 @@ Scores validate(const models::Var& model, parallel::Parallel& parallel,
         model.forward(nn::to_device(labels_B, device), quantizer.teacher_input(tokens_BL), options);
     if (!counted) continue;
     const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), tokens_BL.flatten());
-    sums_2S += scale_sums(scores.loss_N, scores.correct_N, end - begin, scales);
+    sums_2S += scale_sums(scores.loss_N, scores.correct_N, rows.count(), scales);
   }
   parallel.end_forward();
   world.all_reduce(sums_2S, comm::Reduce::kSum, "validation sums").wait();

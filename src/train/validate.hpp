@@ -19,8 +19,6 @@ struct Scores {
   std::vector<double> loss_scale, err_scale;  // one a scale
 };
 
-// Runs the blocks of a model as the units of its wrapper: block i is unit i + 1.
-models::BlockRunner block_runner(parallel::Parallel& parallel);
 
 // Validates on `images` (their numbers in the validation set), divided among the ranks. Collective.
 Scores validate(const models::Var& model, parallel::Parallel& parallel,

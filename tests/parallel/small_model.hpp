@@ -86,17 +86,11 @@ inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
   const scaling::VarShape shape = small_shape(run.shared_adaln);
   models::Var model(shape, {.device = run.device, .weights = run.compute, .allocate = false});
   const auto parallel = parallel::make_parallel(units_of(model), world, run.options);
-  nn::NamedTensors weights;
-  for (const parallel::Owned& part : parallel->owned()) {
+  for (const parallel::Owned& part : parallel->owned())
     models::fill_initial(part.name, shape, kSmallInit, part.first_element(), part.weight);
-    weights.push_back({part.name, part.weight});
-  }
   parallel->weights_changed();
-  optim::AdamW optimizer(weights, {});
-  const models::BlockRunner run_block = [&](int64_t i, const std::vector<at::Tensor>& inputs,
-                                            const models::BlockBody& body) {
-    return parallel->run(static_cast<size_t>(i) + 1, inputs, body);
-  };
+  optim::AdamW optimizer(parallel::owned_weights(*parallel), {});
+  const models::BlockRunner run_block = parallel::block_runner(*parallel);
   const parallel::Share share = parallel::share_of(run.batch, world.rank(), world.size());
   const double count = static_cast<double>(run.batch * shape.tokens.scales.tokens());
   SmallResult result;
@@ -121,8 +115,7 @@ inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
     result.losses.push_back(loss.item<double>());
     const at::Tensor norm_squared = parallel->gradient_norm_squared();
     result.norms.push_back(std::sqrt(norm_squared.item<double>()));
-    std::vector<at::Tensor> gradients;
-    for (const parallel::Owned& part : parallel->owned()) gradients.push_back(part.gradient);
+    const std::vector<at::Tensor> gradients = parallel::owned_gradients(*parallel);
     optimizer.step(gradients, 2e-3, 0.05, optim::guard(norm_squared, loss.squeeze(), 2.0));
     parallel->weights_changed();
   }
