@@ -128,12 +128,6 @@ Model model_of_file(const std::filesystem::path& path) {
 }
 
 // --- .pth ----------------------------------------------------------------------------------------
-int64_t numel_of(const StateEntry& entry) {
-  int64_t count = 1;
-  for (const int64_t size : entry.shape) count *= size;
-  return count;
-}
-
 void write_pth(const std::filesystem::path& out, const Model& model) {
   const std::vector<StateEntry> state = public_state(model.shape);
   std::vector<PthWriter::Tensor> tensors;
@@ -152,7 +146,7 @@ void write_pth(const std::filesystem::path& out, const Model& model) {
         writer.write(row.data(), row.size() * sizeof(float));
       }
     } else {
-      std::vector<float> values(static_cast<size_t>(numel_of(entry)), 0.0f);
+      std::vector<float> values(static_cast<size_t>(entry.numel()), 0.0f);
       if (entry.kind == StateKind::kParameter) model.read(entry, values.data());
       writer.write(values.data(), values.size() * sizeof(float));
     }

@@ -64,12 +64,6 @@ VarShape shape_of(const StoredModel& model) {
   return shape;
 }
 
-int64_t numel_of(const StateEntry& entry) {
-  int64_t count = 1;
-  for (const int64_t size : entry.shape) count *= size;
-  return count;
-}
-
 std::string words_of(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 // Over what two files have in common that hold the same weights.
@@ -78,7 +72,7 @@ class Fingerprint {
   void add(const StateEntry& entry, const float* values) {
     const std::string head = entry.name + words_of(entry.shape);
     hash_.update(head.data(), head.size());
-    hash_.update(values, static_cast<size_t>(numel_of(entry)) * sizeof *values);
+    hash_.update(values, static_cast<size_t>(entry.numel()) * sizeof *values);
   }
   std::string hex() { return hash_.hex(); }
 
@@ -160,7 +154,7 @@ std::string write_weights(const std::filesystem::path& target, const VarShape& s
   Fingerprint fingerprint;
   base::SafetensorsWriter writer;
   for (const StateEntry& entry : parameters) {
-    std::vector<float> values(static_cast<size_t>(numel_of(entry)));
+    std::vector<float> values(static_cast<size_t>(entry.numel()));
     read(entry, values.data());
     fingerprint.add(entry, values.data());
     writer.add(entry.name, base::DType::kF32, entry.shape,

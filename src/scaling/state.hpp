@@ -21,6 +21,11 @@ struct StateEntry {
   std::string name;
   std::vector<int64_t> shape;
   StateKind kind = StateKind::kParameter;
+  int64_t numel() const noexcept {
+    int64_t count = 1;
+    for (const int64_t size : shape) count *= size;
+    return count;
+  }
 };
 
 std::vector<StateEntry> public_state(const VarShape& shape);
