@@ -24,13 +24,6 @@ using base::UserError;
 using tokenizer::Vqvae;
 using tokenizer::VqvaeConfig;
 
-std::string sha256_of(const std::filesystem::path& path) {
-  const base::MappedFile file(path);
-  base::Sha256 hash;
-  hash.update(file.data(), file.size());
-  return hash.hex();
-}
-
 void import_var(const TensorSource& source, const ImportOptions& options, const std::string& sha256) {
   const scaling::VarShape shape = archives::recognise_var(source, {.scales = options.scales, .heads = options.heads});
   archives::check_buffers(source, shape);
@@ -136,7 +129,7 @@ void import_weights(const ImportOptions& options) {
                                             : archives::Part::kWhicheverIsThere;
   const TensorSource source = TensorSource::open(options.file, part);
   if (options.out.has_parent_path()) base::require_writable_folder(options.out.parent_path());
-  const std::string sha256 = sha256_of(options.file);
+  const std::string sha256 = base::sha256_of_file(options.file);
   if (source.part() == archives::Part::kVar) return import_var(source, options, sha256);
   if (options.heads != 0) throw UserError("--heads {}: {} is a tokenizer", options.heads, source.where());
   import_tokenizer(source, options, sha256);

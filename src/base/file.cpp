@@ -1,6 +1,7 @@
 #include "base/file.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -165,6 +166,35 @@ void AtomicFolder::commit() {
   }
   committed_ = true;
   fsync_path(folder_of(target_));
+}
+
+LockedFolder::LockedFolder(fs::path folder, const fs::path& named, std::string_view busy) : folder_(std::move(folder)) {
+  if (::mkdir(folder_.c_str(), 0777) != 0 && errno != EEXIST)
+    throw UserError("{}: cannot be written: {}", named.string(), std::strerror(errno));
+  descriptor_ = ::open((folder_ / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) throw UserError("{}: cannot be written: {}", folder_.string(), std::strerror(errno));
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    ::close(descriptor_);
+    throw UserError("{}: {}", named.string(), busy);
+  }
+}
+
+LockedFolder::LockedFolder(LockedFolder&& other) noexcept
+    : folder_(std::move(other.folder_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+LockedFolder& LockedFolder::operator=(LockedFolder&& other) noexcept {
+  std::swap(folder_, other.folder_);
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+LockedFolder::~LockedFolder() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void LockedFolder::clear() const {
+  for (const auto& entry : fs::directory_iterator(folder_))
+    if (entry.path().filename() != "lock") fs::remove_all(entry.path());
 }
 
 void write_file_atomic(const fs::path& target, std::string_view bytes) {

@@ -52,6 +52,22 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
+// A folder that one launch works in, made if it is not there and locked while this lives. UserError: it cannot be
+// written, or "<named>: <busy>" where another process has it.
+class LockedFolder {
+ public:
+  LockedFolder() = default;  // none
+  LockedFolder(std::filesystem::path folder, const std::filesystem::path& named, std::string_view busy);
+  LockedFolder(LockedFolder&& other) noexcept;
+  LockedFolder& operator=(LockedFolder&& other) noexcept;
+  ~LockedFolder();
+  void clear() const;  // but for the lock
+
+ private:
+  std::filesystem::path folder_;
+  int descriptor_ = -1;
+};
+
 void write_file_atomic(const std::filesystem::path& target, std::string_view bytes);
 // The same for a file that only one writer may make, whoever tries: false where it is there already.
 bool write_file_once(const std::filesystem::path& target, std::string_view bytes);
@@ -79,6 +95,8 @@ class MappedFile {
 
 // Lower-case hex of the first `bytes` bytes of SHA-256, for fingerprints and run ids.
 std::string sha256_hex(std::string_view data, int bytes = 32);
+
+std::string sha256_of_file(const std::filesystem::path& path);  // whole, in hex
 
 // Incremental SHA-256, for files larger than memory.
 class Sha256 {

@@ -94,6 +94,13 @@ std::string Sha256::hex(int bytes) {
   return text.substr(0, 2 * static_cast<size_t>(bytes));
 }
 
+std::string sha256_of_file(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  Sha256 hash;
+  hash.update(file.data(), file.size());
+  return hash.hex();
+}
+
 std::string sha256_hex(std::string_view data, int bytes) {
   Sha256 hash;
   hash.update(data.data(), data.size());

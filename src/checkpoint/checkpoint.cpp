@@ -14,21 +14,10 @@
 
 namespace varscale::checkpoint {
 
-namespace {
-
-std::string sha256_of(const std::filesystem::path& path) {
-  const base::MappedFile file(path);
-  base::Sha256 hash;
-  hash.update(file.data(), file.size());
-  return hash.hex();
-}
-
-}  // namespace
-
 std::string rank_file(int rank) { return fmt::format("rank-{:05}.safetensors", rank); }
 
 nlohmann::json file_facts(const std::filesystem::path& file) {
-  return {{"bytes", std::filesystem::file_size(file)}, {"sha256", sha256_of(file)}};
+  return {{"bytes", std::filesystem::file_size(file)}, {"sha256", base::sha256_of_file(file)}};
 }
 
 std::vector<Piece> whole_pieces(const std::string& prefix, const nn::NamedTensors& tensors) {
@@ -87,7 +76,7 @@ void check_file(const std::filesystem::path& file, const nlohmann::json& facts) 
   const auto bytes = std::filesystem::file_size(file), wanted = facts["bytes"].get<uintmax_t>();
   if (bytes != wanted)
     throw base::UserError("{}: has {} bytes, its manifest says {}", file.string(), bytes, wanted);
-  if (sha256_of(file) != facts["sha256"].get<std::string>())
+  if (base::sha256_of_file(file) != facts["sha256"].get<std::string>())
     throw base::UserError("{}: its contents do not have the checksum of its manifest",
                           file.string());
 }

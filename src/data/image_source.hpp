@@ -1,4 +1,4 @@
-// The kinds of image sources, each listed by a function of its own. Private to data; rules: image_set.hpp.
+// The kinds of image sources, each listed by a function of its own; rules: image_set.hpp.
 #pragma once
 
 #include <filesystem>

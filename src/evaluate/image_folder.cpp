@@ -3,13 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cstring>
-#include <system_error>
 
 #include "base/error.hpp"
 #include "data/image_file.hpp"
 #include "data/image_set.hpp"
+#include "data/image_source.hpp"
 #include "data/parallel_images.hpp"
 
 namespace varscale::evaluate {
@@ -18,31 +17,16 @@ namespace {
 namespace fs = std::filesystem;
 using base::UserError;
 
-bool is_image_name(const fs::path& path) {
-  std::string suffix = path.extension().string();
-  std::ranges::transform(suffix, suffix.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return suffix == ".png" || suffix == ".jpg" || suffix == ".jpeg" || suffix == ".webp";
-}
-
 // The image files directly in a folder, by name; none where it holds class folders.
 std::vector<fs::path> flat_images(const fs::path& folder) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error))
-    throw UserError("{}: {}, expected a folder of images", folder.string(),
-                    fs::exists(folder, error) ? "is not a folder" : "does not exist");
+  const data::FolderNames names = data::names_in(folder);
   std::vector<fs::path> images;
-  bool has_folders = false;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (it->path().filename().string().starts_with('.')) continue;
-    if (it->is_directory()) has_folders = true;
-    else if (is_image_name(it->path())) images.push_back(it->path());
-  }
-  if (error) throw UserError("{}: cannot be listed ({})", folder.string(), error.message());
-  std::ranges::sort(images);
-  if (!images.empty() && has_folders)
+  for (const std::string& file : names.files)
+    if (data::is_image_name(file)) images.push_back(folder / file);
+  if (!images.empty() && !names.folders.empty())
     throw UserError("{}: holds image files ({}) beside folders, expected image files alone or class folders alone",
                     folder.string(), images.front().filename().string());
-  if (images.empty() && !has_folders)
+  if (images.empty() && names.folders.empty())
     throw UserError("{}: holds no images (png, jpg, jpeg or webp)", folder.string());
   return images;
 }

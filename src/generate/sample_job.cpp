@@ -1,11 +1,7 @@
 #include "generate/sample_job.hpp"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -70,19 +66,9 @@ SampleJob::SampleJob(SampleWork work, comm::Communicator& world) : work_(std::mo
   for (const int64_t group : left_) images_before_ -= static_cast<int64_t>(groups_.at(group).size());
 }
 
-SampleJob::Lock::~Lock() {
-  if (descriptor >= 0) ::close(descriptor);
-}
-
 void SampleJob::enter() {
   const fs::path& folder = work_.folder;
-  if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST)
-    throw UserError("{}: cannot be written: {}", folder.string(), std::strerror(errno));
-  int& lock = lock_.descriptor;
-  lock = ::open((folder / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock < 0) throw UserError("{}: cannot be written: {}", folder.string(), std::strerror(errno));
-  if (::flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-    throw UserError("{}: another launch is drawing there", folder.string());
+  lock_ = base::LockedFolder(folder, folder, "another launch is drawing there");
   const fs::path job = folder / "job.json";
   if (fs::exists(job)) {
     const Json before = Json::parse(base::read_file(job), nullptr, /*allow_exceptions=*/false);
@@ -91,9 +77,7 @@ void SampleJob::enter() {
       throw UserError("{}: holds images that were begun with {}; give the same model and options, or remove it",
                       folder.string(), difference);
   } else {
-    // What a launch that was killed as it removed the folder has left.
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().filename() != "lock") fs::remove_all(entry.path());
+    lock_.clear();  // of what a launch that was killed as it removed the folder has left
     base::write_file_atomic(job, work_.settings.dump(2) + "\n");
   }
   fs::remove(folder / "stop");

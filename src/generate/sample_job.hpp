@@ -22,6 +22,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/file.hpp"
 #include "comm/communicator.hpp"
 #include "generate/sampler.hpp"
 #include "tokenizer/vqvae.hpp"
@@ -68,10 +69,7 @@ class SampleJob {
   std::vector<Place> places_;  // of the requests
   std::vector<int64_t> left_;  // groups that this launch draws
   int64_t images_before_ = 0;
-  struct Lock {
-    int descriptor = -1;
-    ~Lock();
-  } lock_;
+  base::LockedFolder lock_;  // of the first rank
 };
 
 }  // namespace varscale::generate

@@ -1,8 +1,6 @@
 #include "records/token_file_job.hpp"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,7 +31,6 @@ std::string done_line(int64_t block, uint64_t checksum) {
   return fmt::format("{:016x} {:016x}\n", static_cast<uint64_t>(block), checksum);
 }
 
-// Closes and, where it is one, gives the lock back.
 class Descriptor {
  public:
   explicit Descriptor(int number = -1) : number_(number) {}
@@ -106,7 +103,7 @@ struct TokenFileJob::Impl {
   int64_t rows_before = 0;  // done when this launch began
   std::vector<int64_t> left;
   QuantizerWeights quantizer;  // of the first process
-  Descriptor lock;             // likewise
+  base::LockedFolder lock;     // likewise
   Descriptor tokens, done;
 
   fs::path tokens_path() const { return folder / "tokens.h5"; }
@@ -120,19 +117,8 @@ struct TokenFileJob::Impl {
     done = open_or_throw(folder / fmt::format("done-{}-{}", launch, process), O_WRONLY | O_CREAT | O_APPEND);
   }
 
-  // The job's folder with the lock on it. A folder without job.txt was left while it was made.
-  void enter() {
-    if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST)
-      throw UserError("{}: cannot be written: {}", out.string(), std::strerror(errno));
-    lock = Descriptor(::open((folder / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    if (lock.number() < 0) throw UserError("{}: cannot be written: {}", folder.string(), std::strerror(errno));
-    if (::flock(lock.number(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-      throw UserError("{}: another launch is writing it", out.string());
-  }
-
   void create(const std::string& words) {
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().filename() != "lock") fs::remove_all(entry.path());
+    lock.clear();
     places = token_writing::create(tokens_path(), out, info, quantizer);
     const JobJson json = {{"places", {places.tokens, places.labels, places.split, places.source_ids, places.checksums}},
                        {"bytes", fs::file_size(tokens_path())}};
@@ -201,8 +187,9 @@ TokenFileJob TokenFileJob::begin(const fs::path& out, const TokenFileInfo& info,
   const std::string words = token_layout::identity(info, quantizer) + "tokenizer_path " + info.tokenizer_path + "\n" +
                             plan.settings;
   const bool is_new = !fs::exists(impl->folder);
-  impl->enter();
+  impl->lock = base::LockedFolder(impl->folder, out, "another launch is writing it");
   try {
+    // A folder without job.txt was left while it was made.
     if (!fs::exists(impl->folder / "job.txt") || !impl->take_up(words)) impl->create(words);
     impl->open_files(0);
   } catch (...) {

@@ -55,9 +55,9 @@ Vqvae::Vqvae(VqvaeConfig config, const LeafOptions& leaves)
   hits_SV_ = at::zeros({quantizer_.config().scales.count(), config_.vocabulary}, leaves.device);
 }
 
-Vqvae Vqvae::to(at::Device device, at::ScalarType weights) const {
+Vqvae Vqvae::to(at::Device device) const {
   const at::NoGradGuard no_grad;
-  Vqvae copy(config_, {.device = device, .weights = weights});
+  Vqvae copy(config_, {.device = device});
   const nn::NamedTensors from = state(), to = copy.state();
   for (size_t i = 0; i < from.size(); ++i) to[i].tensor.copy_(from[i].tensor);
   return copy;
@@ -213,6 +213,7 @@ Vqvae::TrainOutput Vqvae::forward_train(const Tensor& image_B3XX, const TrainOpt
   const Tensor target_BCHW = f_BCHW.detach();
   Tensor rest_BCHW = target_BCHW, f_hat_BCHW;
   std::vector<Tensor> hits, losses;
+  int64_t soft_rows = 0;
   for (int64_t k = 0; k < quantizer_.config().scales.count(); ++k) {
     const Tensor counted_B = options.scales_B.defined() ? options.scales_B > k : Tensor();
     Tensor weight_N;
@@ -231,7 +232,7 @@ Vqvae::TrainOutput Vqvae::forward_train(const Tensor& image_B3XX, const TrainOpt
       out.entropy_loss = k == 0 ? cost : out.entropy_loss + cost;
       const Tensor use_V = p_NV.detach().sum(0);
       out.soft_use_V = k == 0 ? use_V : out.soft_use_V + use_V;
-      out.soft_rows += p_NV.size(0);
+      soft_rows += p_NV.size(0);
     }
     Tensor h_BCHW = quantizer_.contribution(k, tokens_N.view({f_BCHW.size(0), -1}));
     if (counted_B.defined()) h_BCHW = h_BCHW * counted_B.to(at::kFloat).view({-1, 1, 1, 1});
@@ -240,7 +241,7 @@ Vqvae::TrainOutput Vqvae::forward_train(const Tensor& image_B3XX, const TrainOpt
     losses.push_back(at::mse_loss(f_hat_BCHW.detach(), f_BCHW) * config_.beta +
                      at::mse_loss(f_hat_BCHW, target_BCHW));
   }
-  if (out.soft_rows > 0) out.entropy_loss = out.entropy_loss / static_cast<double>(out.soft_rows);
+  if (soft_rows > 0) out.entropy_loss = out.entropy_loss / static_cast<double>(soft_rows);
   out.vq_loss = at::stack(losses).mean();
   out.hits_SV = at::stack(hits);
   out.reconstruction_B3XX = decode_raw(f_hat_BCHW.detach() - target_BCHW + f_BCHW, {}, options.run_block);

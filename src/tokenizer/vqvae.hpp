@@ -86,8 +86,7 @@ class Vqvae {
  public:
   // Convolutions zero; call initialise() or load.
   explicit Vqvae(VqvaeConfig config, const LeafOptions& leaves = {});
-  // A copy there, whose convolutions compute in `weights`; the quantiser is float32 always.
-  Vqvae to(at::Device device, at::ScalarType weights = at::kFloat) const;
+  Vqvae to(at::Device device) const;  // a copy there
   const VqvaeConfig& config() const noexcept { return config_; }
   const Quantizer& quantizer() const noexcept { return quantizer_; }
   const Decoder& decoder() const noexcept { return *decoder_; }
@@ -151,8 +150,7 @@ class Vqvae {
     // With p the softmax of -distance^2 / temperature over the codes: mean over rows and scales of
     // sum_v p_v log usage_v, whose gradient is that of minus the entropy of the mean use; scalar.
     Tensor entropy_loss;
-    Tensor soft_use_V;  // sum of p over all rows, float32, and how many rows there were
-    int64_t soft_rows = 0;
+    Tensor soft_use_V;  // sum of p over all rows, float32
   };
   TrainOutput forward_train(const Tensor& image_B3XX, const TrainOptions& options) const;
 
