@@ -13,6 +13,9 @@ void TokenizerConfig::check() const {
   if (codebook.scale_dropout > 0 && codebook.scale_dropout_from >= scales)
     throw UserError("codebook.scale_dropout_from is {}, expected less than the {} scales, which all images keep then",
                     codebook.scale_dropout_from, scales);
+  if (optimizer.warmup_steps >= train.steps)
+    throw UserError("optimizer.warmup_steps is {}, expected less than train.steps, {}", optimizer.warmup_steps,
+                    train.steps);
   if (codebook.start_step >= train.steps)
     throw UserError("codebook.start_step is {}, expected less than train.steps, {}", codebook.start_step, train.steps);
   if (adversarial.is_on() && adversarial.start_step >= train.steps)

@@ -160,6 +160,7 @@ TEST_F(VarTokenizer, RefusesSettingsThatDoNotFitTogether) {
   refused("--set codebook.update=gradient --set codebook.decay=0.9", "codebook.decay");
   refused("--set codebook.scale_dropout=0.5", "scale_dropout_from");
   refused("--set codebook.start_step=12", "less than train.steps");
+  refused("--set optimizer.warmup_steps=12", "optimizer.warmup_steps");
   refused("--set optimizer.schedule=cosine --set optimizer.hold=0.3", "optimizer.hold");
   refused("--set parallel.mode=zero3 --set parallel.shards=2", "parallel.shards");
 }
