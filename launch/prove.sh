@@ -52,7 +52,7 @@ cat >"$file.part" <<REPORT
 # $name: $verdict
 
 - date: $(date -u +%FT%TZ), $((SECONDS - begin)) s
-- machine: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores, $(free -g | awk '/^Mem/ {print $2}') GiB
+- machine: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(nproc --all) cores, $(free -g | awk '/^Mem/ {print $2}') GiB
 - versions: commit $commit, torch $("$python" -c 'from importlib.metadata import version; print(version("torch"))'), g++ $(g++ -dumpfullversion), $(mpirun --version | head -n 1)
 - command: \`./launch/prove.sh $name\`, which runs \`${command[*]}\`
 
