@@ -122,7 +122,7 @@ void add_common(CLI::App& app, Arguments& a) {
                  "images computed together; changes roundings (default 8)");
   app.add_option("--batch", a.batch, "images a rank draws between two writes, in whole groups (default 64)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  app.add_option("--precision", a.precision, "of the matrix products: fp32 or bf16 (default fp32)")
+  app.add_option("--precision", a.precision, "of model and decoder: fp32 or bf16 (default fp32)")
       ->check(CLI::IsMember({"fp32", "bf16"}));
   app.add_option("--out", a.out, "the picture; its caption has the same name and .json (default samples.png)");
   app.add_option("--images", a.images, "folder to make, with one PNG an image");
@@ -416,6 +416,7 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
     if (is_first) refuse_impossible_outputs(a);
   });
   const Json caption = caption_of(a, *model, *tokenizer, asked);
+  tokenizer->decode_in(a.sampling.compute);  // the last use of its fingerprint was the caption
 
   generate::SampleJob job({.folder = a.part(),
                            .requests = asked.requests,

@@ -136,11 +136,24 @@ void Vqvae::initialise(const InitOptions& options) {
     fill_initial(parameters_[i].name, fan_ins[i], config_.vocabulary, options, 0, parameters_[i].tensor.detach());
 }
 
-void Vqvae::encode_in(at::ScalarType type) {
+namespace {
+
+// Weights of convolutions in the layout that is fast for the type; a convolution's output follows that of its weights.
+void round_to(at::ScalarType type, const Tensor& weight) {
   const auto layout = type == at::kFloat ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+  weight.set_data(weight.dim() == 4 ? weight.to(type).contiguous(layout) : weight.to(type));
+}
+
+}  // namespace
+
+void Vqvae::encode_in(at::ScalarType type) {
   for (const auto& [name, tensor] : parameters_)
-    if (name.starts_with("encoder.") || name.starts_with("quant_conv."))
-      tensor.set_data(tensor.dim() == 4 ? tensor.to(type).contiguous(layout) : tensor.to(type));
+    if (name.starts_with("encoder.") || name.starts_with("quant_conv.")) round_to(type, tensor);
+}
+
+void Vqvae::decode_in(at::ScalarType type) {
+  for (const auto& [name, tensor] : parameters_)
+    if (name.starts_with("decoder.") || name.starts_with("post_quant_conv.")) round_to(type, tensor);
 }
 
 Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe, const BlockRunner& runner) const {

@@ -112,8 +112,11 @@ class Vqvae {
   Tensor features(const Tensor& image_B3XX, const Observer& observe = {}, const BlockRunner& runner = {}) const;
 
   // From now on features() computes in this type, and encode() searches the codes of its result in float32. For
-  // encoding alone: the encoder's weights are rounded, here and where their storage is shared.
+  // encoding alone: the encoder's weights are rounded, here and where their storage is shared, and the fingerprint is
+  // no longer that of the file.
   void encode_in(at::ScalarType type);
+  // The same for decode_raw() and what calls it, with the decoder's weights.
+  void decode_in(at::ScalarType type);
 
   struct Encoded {
     Tensor f_BCHW;

@@ -266,6 +266,24 @@ TEST(Vqvae, IsCopiedToADeviceAsAWhole) {
   EXPECT_TRUE(at::equal(copy.tokens(x), tokens_BL));
 }
 
+// bf16 keeps 8 bits of a product's factors: an image of range 2 moves by hundredths, and one that did not go through bf16
+// at all would not move.
+TEST(Vqvae, DecodesInBf16NearFp32AndLeavesTheEncoderAlone) {
+  const at::NoGradGuard no_grad;
+  const Vqvae exact = hash_vqvae(config_64());
+  Vqvae rounded = hash_vqvae(config_64());
+  const Tensor tokens_BL = at::arange(60, at::kLong).view({2, 30}).remainder(exact.config().vocabulary);
+  rounded.decode_in(at::kFloat);
+  EXPECT_TRUE(at::equal(rounded.decode_tokens(tokens_BL), exact.decode_tokens(tokens_BL)));
+  rounded.decode_in(at::kBFloat16);
+  const Tensor image = rounded.decode_tokens(tokens_BL), expected = exact.decode_tokens(tokens_BL);
+  EXPECT_EQ(image.scalar_type(), at::kFloat);
+  const double moved = (image - expected).abs().mean().item<double>();
+  EXPECT_GT(moved, 1e-6);
+  EXPECT_LT(moved, 0.02);
+  EXPECT_TRUE(at::equal(rounded.features(expected), exact.features(expected)));
+}
+
 TEST(Vqvae, InitialisationIsAFunctionOfSeedAndName) {
   Vqvae a(tiny_config()), b(tiny_config()), c(tiny_config());
   a.initialise(Init::kPublic, 1);
