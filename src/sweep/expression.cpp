@@ -97,14 +97,17 @@ class ExpressionParser {
   static Pointer make(Kind kind, std::vector<Pointer> parts) {
     return std::make_shared<const Term>(Term{kind, 0, {}, std::move(parts)});
   }
+  // A braced list of terms, one of which throws while it is parsed, is destroyed twice by g++ 12 inside a conditional
+  // expression: so both sides are there before the list is.
+  static Pointer pair(Kind kind, const Pointer& left, const Pointer& right) { return make(kind, {left, right}); }
 
   Pointer sum() {
     Pointer left = product();
     for (;;) {
       if (take('+')) {
-        left = make(Kind::kAdd, {left, product()});
+        left = pair(Kind::kAdd, left, product());
       } else if (take('-')) {
-        left = make(Kind::kSubtract, {left, product()});
+        left = pair(Kind::kSubtract, left, product());
       } else {
         return left;
       }
@@ -114,9 +117,9 @@ class ExpressionParser {
     Pointer left = sign();
     for (;;) {
       if (take('*')) {
-        left = make(Kind::kMultiply, {left, sign()});
+        left = pair(Kind::kMultiply, left, sign());
       } else if (take('/')) {
-        left = make(Kind::kDivide, {left, sign()});
+        left = pair(Kind::kDivide, left, sign());
       } else {
         return left;
       }
@@ -126,7 +129,8 @@ class ExpressionParser {
     if (take('-')) return make(Kind::kMinus, {sign()});
     if (take('+')) return sign();
     Pointer base = atom();
-    return take('^') ? make(Kind::kPower, {base, sign()}) : base;
+    if (!take('^')) return base;
+    return pair(Kind::kPower, base, sign());
   }
   Pointer atom() {
     skip_space();

@@ -53,6 +53,7 @@ TEST(Expression, SaysWhatItDoesNotUnderstand) {
               testing::HasSubstr("fast is not a name that this formula may use; "
                                  "known here: batch, depth, width"));
   EXPECT_THAT(fault_in("6e-3 /"), testing::HasSubstr("ends too early"));
+  EXPECT_THAT(fault_in("1e12^"), testing::HasSubstr("ends too early"));
   EXPECT_THAT(fault_in("(1 + 2"), testing::HasSubstr("closing bracket"));
   EXPECT_THAT(fault_in("1 2"), testing::HasSubstr("\"2\" is not expected"));
   EXPECT_THAT(fault_in("log(2)"), testing::HasSubstr("unknown function log"));
