@@ -112,14 +112,8 @@ class Analyst {
     for (int64_t depth : data_depths) {
       std::vector<const Run*> runs;
       std::set<int64_t> budgets;
-      const std::string* fingerprint = nullptr;
       for (const Run* run : points) {
         if (run->depth != depth || (run->role != "data" && run->role != "main")) continue;
-        if (fingerprint == nullptr) fingerprint = &run->tokens_fingerprint;
-        if (*fingerprint != run->tokens_fingerprint)
-          throw base::UserError(
-              "{} and {} were trained on different tokens; L(D) needs one token file",
-              runs.front()->id, run->id);
         runs.push_back(run);
         budgets.insert(run->budget_images);
       }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "base/file.hpp"
+#include "kinds.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -198,7 +199,7 @@ void write_points(const SweepRuns& sweep, const std::filesystem::path& out) {
     csv.row(r.id, r.role, r.depth, r.width, r.seed, r.data_seed, r.params_total, r.params_blocks,
             r.params_paper, r.budget_images, r.final.images, r.final.tokens, r.unique_tokens,
             r.passes, r.final.flops, r.flop_formula, r.batch, r.lr, r.precision, r.final.step,
-            r.val_images, r.tokens_fingerprint, r.final.loss_mean, r.final.loss_tail,
+            r.val_images, r.tokens.tokens, r.final.loss_mean, r.final.loss_tail,
             r.final.err_mean, r.final.err_tail);
   csv.save(out / "points.csv");
 }
@@ -310,10 +311,20 @@ void write_held_out(const Analysis& analysis, const std::filesystem::path& out) 
 
 }  // namespace
 
+ordered_json tokens_json(const SweepRuns& sweep) {
+  const TokenKind kind = described(sweep);
+  return {{"name", sweep.kind},
+          {"tokenizer", kind.tokenizer},
+          {"scales", kind.scales},
+          {"tokens_fingerprint", kind.tokens},
+          {"data_tokens", kind.source}};
+}
+
 ordered_json fit_json(const Results& results) {
   ordered_json json;
   json["schema_version"] = 1;
   json["sweep"] = results.sweep.name;
+  json["tokens"] = tokens_json(results.sweep);
   json["sentence"] = results.sentence;
   json["seed"] = results.options.bootstrap.seed;
   json["definitions"] = {
@@ -349,11 +360,16 @@ ordered_json fit_json(const Results& results) {
   return json;
 }
 
-void write_tables(const Results& results, const std::filesystem::path& out) {
-  // What an earlier fit drew must not pass for this one's.
+// What an earlier fit left must not pass for this one's.
+void remove_tables(const std::filesystem::path& out) {
   for (const char* figure : kFigures)
     for (const char* end : {".csv", ".png", ".pdf", ".svg"})
       std::filesystem::remove(out / fmt::format("{}{}", figure, end));
+  for (const char* table : {"points.csv", "fits.csv"}) std::filesystem::remove(out / table);
+}
+
+void write_tables(const Results& results, const std::filesystem::path& out) {
+  remove_tables(out);
   write_points(results.sweep, out);
   write_fits(results.analysis, out);
   write_curves(results.sweep, out);

@@ -29,9 +29,12 @@ struct Results {
   std::optional<Comparison> comparison;
   std::string sentence;  // the law in one sentence
   LearningRates rates;
+  std::string folder = {};  // of its files below the page; empty: beside it
 };
 
 nlohmann::ordered_json fit_json(const Results& results);
+nlohmann::ordered_json tokens_json(const SweepRuns& sweep);  // the tokens of its runs
+void remove_tables(const std::filesystem::path& out);        // every CSV and drawing that a fit writes
 void write_tables(const Results& results, const std::filesystem::path& out);
 
 }  // namespace varscale::analysis

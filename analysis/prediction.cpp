@@ -8,6 +8,7 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "kinds.hpp"
 #include "tuning.hpp"
 
 namespace varscale::analysis {
@@ -69,6 +70,15 @@ Registration register_prediction(const std::filesystem::path& folder,
     r.deepest_had_rows |= std::filesystem::exists(folder / "runs" / run.id / "run.h5");
   }
   if (!plan->tune.empty()) r.runs = 1;  // they make one point
+  const PlannedRun* first = nullptr;
+  for (const PlannedRun& run : plan->runs) {
+    if (run.role != "main" || run.tokens.tokens.empty()) continue;
+    if (first == nullptr) first = &run;
+    if (!first->tokens.same(run.tokens))
+      throw UserError(
+          "{}: {} and {} are trained on different tokens ({}, {}); a prediction is registered for a sweep of one kind",
+          folder.string(), first->id, run.id, plain_name(first->tokens), plain_name(run.tokens));
+  }
   if (smaller.empty())
     throw UserError("{}: all its runs have depth {}; a prediction needs smaller depths",
                     folder.string(), r.depth);

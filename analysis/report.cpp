@@ -12,10 +12,46 @@
 #include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/progress.hpp"
+#include "kinds.hpp"
 #include "report_text.hpp"
 
 namespace varscale::analysis {
 namespace {
+
+std::string document_begin(const std::string& title) {
+  return fmt::format(
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<title>{}: scaling law</title>\n<style>{}</style>\n</head>\n<body>\n",
+      escape(title), kReportStyle);
+}
+
+constexpr const char* kDocumentEnd = "</body>\n</html>\n";
+
+// A picture of the sweep with its caption; empty where there is none.
+std::string picture_html(const std::filesystem::path& folder, const std::string& name, const std::string& title,
+                         const std::string& otherwise) {
+  const std::filesystem::path path = folder / (name + ".png"), words = folder / (name + ".json");
+  if (!std::filesystem::exists(path)) return {};
+  std::string caption = otherwise;
+  if (std::filesystem::exists(words)) {
+    try {
+      caption = base::parse_json(base::read_file(words)).value("caption", otherwise);
+    } catch (const nlohmann::ordered_json::exception& error) {
+      throw base::UserError("{}: expected an object with a text \"caption\" ({})", words.string(), error.what());
+    }
+  }
+  return fmt::format(
+      "<h2>{}</h2>\n<figure><img class=\"pixels\" alt=\"{}\" src=\"data:image/png;base64,{}\">\n"
+      "<figcaption>{}</figcaption></figure>\n",
+      title, name, base64(base::read_file(path)), escape(caption));
+}
+
+std::string pictures_html(const std::filesystem::path& folder) {
+  return picture_html(folder, "samples", "Samples", "Samples of the sweep's models, one row or column a class.") +
+         picture_html(folder, "reconstructions", "Tokenizer",
+                      "Images and what the tokenizer makes of them: the ceiling of every sample above.");
+}
 
 class Page {
  public:
@@ -29,7 +65,8 @@ class Page {
     VARSCALE_CHECK(law_ != nullptr, "a report without its headline fit");
   }
 
-  std::string html() {
+  // All but what frames a document. A folder of several fits shows the sweep's pictures itself.
+  std::string body() {
     head();
     law();
     prediction();
@@ -37,12 +74,11 @@ class Page {
     other_laws();
     learning_rate();
     residuals();
-    pictures();
+    if (r_.folder.empty()) text_ += pictures_html(sweep_.folder);
     runs();
     limits();
     definitions();
     files();
-    text_ += "</body>\n</html>\n";
     return std::move(text_);
   }
 
@@ -59,18 +95,16 @@ class Page {
     if (!std::filesystem::exists(path)) return false;
     add("<figure><img class=\"plot\" alt=\"{}\" src=\"data:image/svg+xml;base64,{}\">",
         escape(name), base64(base::read_file(path)));
-    add("<figcaption>{} Data: <code>{}.csv</code></figcaption></figure>", caption, name);
+    add("<figcaption>{} Data: <code>{}{}.csv</code></figcaption></figure>", caption,
+        r_.folder.empty() ? "" : r_.folder + "/", name);
     return true;
   }
 
   void head() {
-    add("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
-    add("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-    add("<title>{}: scaling law</title>\n<style>{}</style>\n</head>\n<body>", escape(sweep_.name),
-        kReportStyle);
     const Run& first = *main_.front();
-    add("<header><p class=\"kicker\">VARscale · sweep {} · {} finished runs</p>",
-        escape(sweep_.name), sweep_.runs.size());
+    add("<header><p class=\"kicker\">VARscale · sweep {} · {}{} finished runs</p>",
+        escape(sweep_.name), r_.folder.empty() ? "" : fmt::format("tokens {} · ", escape(sweep_.kind)),
+        sweep_.runs.size());
     if (law_->fit.law.B > 0)
       add("<h1>{}</h1>", law_html(law_->fit.law, "L", "N"));
     else
@@ -346,30 +380,6 @@ class Page {
            "scatter within the shaded band is the noise of single runs.");
   }
 
-  void pictures() {
-    picture("samples", "Samples", "Samples of the sweep's models, one row or column a class.");
-    picture("reconstructions", "Tokenizer",
-            "Images and what the tokenizer makes of them: the ceiling of every sample above.");
-  }
-
-  void picture(const std::string& name, const std::string& title, const std::string& otherwise) {
-    const std::filesystem::path path = sweep_.folder / (name + ".png"),
-                                words = sweep_.folder / (name + ".json");
-    if (!std::filesystem::exists(path)) return;
-    std::string caption = otherwise;
-    if (std::filesystem::exists(words)) {
-      try {
-        caption = base::parse_json(base::read_file(words)).value("caption", otherwise);
-      } catch (const nlohmann::ordered_json::exception& error) {
-        throw base::UserError("{}: expected an object with a text \"caption\" ({})", words.string(),
-                              error.what());
-      }
-    }
-    add("<h2>{}</h2>\n<figure><img class=\"pixels\" alt=\"{}\" src=\"data:image/png;base64,{}\">",
-        title, name, base64(base::read_file(path)));
-    add("<figcaption>{}</figcaption></figure>", escape(caption));
-  }
-
   void runs() {
     add("<h2>Table of runs</h2>");
     add("<div class=\"scroll\"><table><thead><tr><th class=\"text\">run</th><th "
@@ -442,6 +452,7 @@ class Page {
         escape(definition(NRule::kBlocks)), escape(definition(NRule::kPaper)));
     add("<dt>C</dt><dd>Training FLOPs of the run by the formula <code>{}</code>.</dd>",
         escape(main_.front()->flop_formula));
+    add("<dt>tokens</dt><dd>{}: {}.</dd>", escape(sweep_.kind), escape(kind_words(sweep_)));
     add("<dt>D</dt><dd>Training images seen, repeats counted.</dd>");
     add("<dt>E, B, α</dt><dd>Constants of L = E + B x<sup>−α</sup>. E free: searched with the "
         "others. E given: stated, with the "
@@ -460,11 +471,12 @@ class Page {
   }
 
   void files() {
-    add("<footer>Beside this page: <code>fit.json</code> (six digits), <code>points.csv</code>, "
+    add("<footer>{}: <code>fit.json</code> (six digits), <code>points.csv</code>, "
         "<code>fits.csv</code>, and each "
         "figure as PNG, PDF, SVG and CSV. Made by <code>var_fit {}</code> with bootstrap seed {}; "
         "the same runs give the same "
         "numbers.</footer>",
+        r_.folder.empty() ? "Beside this page" : fmt::format("In <code>{}</code>", escape(r_.folder)),
         escape(sweep_.folder.string()), r_.options.bootstrap.seed);
   }
 
@@ -480,7 +492,35 @@ class Page {
 }  // namespace
 
 std::string report_html(const Results& results, const std::filesystem::path& out) {
-  return Page(results, out).html();
+  return document_begin(results.sweep.name) + Page(results, out).body() + kDocumentEnd;
+}
+
+std::string kinds_html(const SweepKinds& sweep, const std::vector<Results>& fits, const std::filesystem::path& out) {
+  std::string text = document_begin(sweep.name);
+  text += fmt::format(
+      "<header><p class=\"kicker\">VARscale · sweep {}</p>\n<h1>{} kinds of tokens, {} fit{} apart</h1></header>\n",
+      escape(sweep.name), sweep.kinds.size(), fits.size(), fits.size() == 1 ? "" : "s");
+  text += "<h2>Why they are apart</h2>\n<ul>\n";
+  for (const std::string& reason : why_apart(sweep.kinds)) text += fmt::format("<li>{}</li>\n", escape(reason));
+  text +=
+      "</ul>\n<div class=\"scroll\"><table><thead><tr><th class=\"text\">tokens</th><th class=\"text\">what they "
+      "are</th><th>runs</th><th class=\"text\">law</th></tr></thead><tbody>\n";
+  for (const SweepRuns& kind : sweep.kinds) {
+    const auto fit = std::ranges::find(fits, &kind, [](const Results& each) { return &each.sweep; });
+    text += fmt::format(
+        "<tr><td class=\"text\">{}</td><td class=\"text wrap\">{}</td><td>{}</td><td class=\"text wrap\">{}</td></tr>\n",
+        escape(kind.kind), escape(kind_words(kind)), kind.runs.size(),
+        fit == fits.end() ? "not fitted: " + escape(*why_not_fitted(kind)) : typeset(fit->sentence));
+  }
+  text += "</tbody></table></div>\n";
+  for (const LeftOut& run : sweep.left_out)
+    text += fmt::format("<p>Left out: <code>{}</code>, {}.</p>\n", escape(run.id), escape(run.reason));
+  text += pictures_html(sweep.folder);
+  for (const Results& fit : fits)
+    text += fmt::format("<section>\n<h1>Tokens {}</h1>\n<p>{}.</p>\n", escape(fit.sweep.kind),
+                        escape(kind_words(fit.sweep))) +
+            Page(fit, out / fit.folder).body() + "</section>\n";
+  return text + kDocumentEnd;
 }
 
 }  // namespace varscale::analysis

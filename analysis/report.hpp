@@ -6,12 +6,18 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "kinds.hpp"
 #include "outputs.hpp"
 
 namespace varscale::analysis {
 
 std::string report_html(const Results& results, const std::filesystem::path& out);
+
+// The page of a folder with runs of several kinds of tokens: why they are apart, and each fit under its name. Each has
+// its files in `out`/<results.folder>.
+std::string kinds_html(const SweepKinds& sweep, const std::vector<Results>& fits, const std::filesystem::path& out);
 
 // The page's style sheet.
 extern const char* const kReportStyle;

@@ -11,7 +11,6 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
-#include "tuning.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -47,6 +46,18 @@ class FactReader {
   const std::filesystem::path& file_;
 };
 
+TokenKind tokens_of(const FactReader& facts) {
+  const auto text = [&](const char* key) { return facts.has(key) ? facts.text(key) : std::string(); };
+  TokenKind kind{.tokens = facts.text("tokens_fingerprint")};
+  if (facts.has("data_tokens")) kind.source = facts.text("data_tokens");
+  kind.tokenizer = text("tokenizer_fingerprint");
+  kind.scales = text("scales");
+  if (const auto config = nlohmann::ordered_json::parse(text("config"), nullptr, false);
+      config.is_object() && config.contains("tokens") && config["tokens"].is_string())
+    kind.path = config["tokens"].get<std::string>();
+  return kind;
+}
+
 // Fills `run`, or says why it has no point yet.
 std::string read_point(Run& run) {
   run.tables = records::read_run(run.file);
@@ -74,7 +85,7 @@ std::string read_point(Run& run) {
   run.passes = facts.number("passes");
   run.lr = facts.number("lr");
   run.flop_formula = facts.text("flop_formula");
-  run.tokens_fingerprint = facts.text("tokens_fingerprint");
+  run.tokens = tokens_of(facts);
   run.precision = facts.text("precision");
   for (Metric metric : kMetrics) {
     if (!std::isfinite(run.value(metric)))
@@ -101,7 +112,10 @@ std::optional<SweepPlan> read_plan(const std::filesystem::path& folder) {
                       .params_total = run.at("parameters").get<double>(),
                       .images = run.at("images").get<int64_t>(),
                       .lr = run.value("lr", 0.0),
-                      .branch_of = run.value("branch_of", "")});
+                      .branch_of = run.value("branch_of", ""),
+                      .tokens = {.tokens = run.value("tokens_fingerprint", ""),
+                                 .source = run.value("data_tokens", "cached"),
+                                 .path = run.value("tokens_file", "")}});
     }
     if (plan.contains("tune")) result.tune = plan["tune"].get<std::vector<std::string>>();
   } catch (const nlohmann::ordered_json::exception& error) {
@@ -215,8 +229,7 @@ std::vector<const Run*> SweepRuns::main_runs() const {
   return result;
 }
 
-SweepRuns load_runs(const std::filesystem::path& folder,
-                    const std::function<bool(const std::string& id)>& wanted) {
+SweepRuns read_folder(const std::filesystem::path& folder, const RunFilter& wanted) {
   const std::filesystem::path runs_folder = folder / "runs";
   if (!std::filesystem::is_directory(runs_folder))
     throw UserError("{}: no sweep folder; expected {} with one folder a run", folder.string(),
@@ -259,7 +272,6 @@ SweepRuns load_runs(const std::filesystem::path& folder,
   if (sweep.runs.empty())
     throw UserError("{}: none of its {} runs is finished; a fit needs finished runs",
                     folder.string(), sweep.left_out.size());
-  if (!sweep.tune.empty()) sweep.tuned = tuned_points(sweep);
   return sweep;
 }
 
@@ -275,8 +287,6 @@ void require_same_data(std::span<const Run* const> runs) {
     if (run->budget_images != first.budget_images)
       refuse("a budget in images of", std::to_string(first.budget_images),
              std::to_string(run->budget_images));
-    if (run->tokens_fingerprint != first.tokens_fingerprint)
-      refuse("the token fingerprint", first.tokens_fingerprint, run->tokens_fingerprint);
     if (run->flop_formula != first.flop_formula)
       refuse("the FLOP formula", first.flop_formula, run->flop_formula);
     if (run->val_images != first.val_images)

@@ -1,9 +1,11 @@
 // The runs of a sweep folder as points of a fit.
 //
-//   SweepRuns sweep = load_runs("results/depth");      // every results/depth/runs/<id>/run.h5
+//   SweepRuns sweep = read_folder("results/depth");    // every results/depth/runs/<id>/run.h5
 //   sweep.runs                                         // finished ones, by depth, budget, seed
 //   sweep.left_out                                     // the others, each with the reason: not
 //                                                      // finished, or no longer in plan.json
+//
+// Only runs that were trained on the same tokens are fitted together: kinds.hpp divides the folder.
 //
 // A run's point is its last evaluation, on the whole validation set, after its last step. In a sweep that tunes
 // its learning rate (`tune` in plan.json) the runs of one depth and budget make one point (tuning.hpp).
@@ -39,6 +41,18 @@ std::string name(Metric metric);   // the column's name in run.h5: "loss_mean"
 std::string words(Metric metric);  // "loss, all tokens"
 bool is_loss(Metric metric);
 
+// What a run was trained on and scored by. The fingerprint of the token file covers the tokenizer, its maps and the
+// images; "online" runs take fresh crops, "cached" ones those of the file.
+struct TokenKind {
+  std::string tokens;              // fingerprint of the token file
+  std::string source = "cached";   // data.tokens
+  // In words, and not compared. Older runs do not say all: empty.
+  std::string tokenizer = {};      // its fingerprint
+  std::string scales = {};         // "1,2,4"
+  std::string path = {};           // the token file's, as the run's settings had it
+  bool same(const TokenKind& other) const { return tokens == other.tokens && source == other.source; }
+};
+
 struct Run {
   std::string id, role;
   std::filesystem::path file;
@@ -48,7 +62,8 @@ struct Run {
   int64_t budget_images = 0, batch = 0, val_images = 0, tokens_per_image = 0;
   double params_total = 0, params_blocks = 0, params_paper = 0;
   double unique_tokens = 0, passes = 0, lr = 0;
-  std::string flop_formula, tokens_fingerprint, precision;
+  std::string flop_formula, precision;
+  TokenKind tokens;
   records::EvalRow final{};
   records::RunTables tables;
 
@@ -66,6 +81,7 @@ struct PlannedRun {
   double lr = 0;               // peak; 0: the plan does not say
   std::string branch_of = {};  // its trunk
   bool is_shorter = false;     // a branch of role main that is not the longest of its trunk
+  TokenKind tokens = {};       // without a fingerprint where the plan does not say
 };
 struct SweepPlan {
   std::vector<PlannedRun> runs;
@@ -91,7 +107,8 @@ struct SweepRuns {
   std::vector<LeftOut> left_out;
   std::optional<SweepPlan> plan;
   std::vector<std::string> tune;  // the plan's
-  std::vector<TunedPoint> tuned;
+  std::vector<TunedPoint> tuned;  // of runs of one kind (kinds.hpp)
+  std::string kind;               // what its kind of tokens is called; empty before they are divided
 
   // What the laws go through: tuned points, and runs of role data that are in none; without tune every run.
   std::vector<const Run*> points() const;
@@ -99,10 +116,10 @@ struct SweepRuns {
 };
 
 // `wanted` decides by run id, before a file is opened; empty: all.
-SweepRuns load_runs(const std::filesystem::path& folder,
-                    const std::function<bool(const std::string& id)>& wanted = {});
+using RunFilter = std::function<bool(const std::string& id)>;
+SweepRuns read_folder(const std::filesystem::path& folder, const RunFilter& wanted = {});
 
-// UserError naming two runs unless all were trained on the same number of images from the same tokens and
+// UserError naming two runs of one kind of tokens unless all were trained on the same number of images and
 // counted by the same FLOP formula: otherwise their losses differ for another reason than size.
 void require_same_data(std::span<const Run* const> runs);
 

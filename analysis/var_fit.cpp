@@ -2,17 +2,20 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/command_line.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
 #include "figures.hpp"
+#include "kinds.hpp"
 #include "laws.hpp"
 #include "outputs.hpp"
 #include "prediction.hpp"
@@ -42,6 +45,8 @@ Examples:
   var_fit results/depth --csv tables --json
 
 Exit codes: 0 done, 2 bad input, others failure.)";
+
+constexpr const char* kKindFolder = "tokens-";  // of a fit's files, where there are several
 
 struct Arguments {
   std::filesystem::path sweep, out, csv, lr_check;
@@ -84,6 +89,12 @@ bool parse(int argc, char** argv, Arguments& a) {
   return true;
 }
 
+// Whether a rate found on the tokens of one may be that of the other.
+bool same_tokenizer(const SweepRuns& a, const SweepRuns& b) {
+  const TokenKind one = described(a), other = described(b);
+  return one.tokens == other.tokens || (one.tokenizer == other.tokenizer && !one.tokenizer.empty());
+}
+
 void export_runs(const SweepRuns& sweep, const std::filesystem::path& folder) {
   for (const Run& run : sweep.runs) {
     const std::filesystem::path own = folder / run.id;
@@ -113,11 +124,7 @@ std::string whole_sentence(const SweepRuns& sweep, const Analysis& analysis,
   return sentence + ".";
 }
 
-void print_summary(const SweepRuns& sweep, const Analysis& analysis, const LearningRates& rates) {
-  fmt::print("{}: {} finished runs ({})", sweep.folder.string(), sweep.runs.size(),
-             depth_words(depths(sweep.main_runs())));
-  fmt::print("{}\n",
-             sweep.left_out.empty() ? "" : fmt::format(", {} left out:", sweep.left_out.size()));
+void print_laws(const SweepRuns& sweep, const Analysis& analysis, const LearningRates& rates) {
   for (const LeftOut& run : sweep.left_out) fmt::print("  {}: {}\n", run.id, run.reason);
   for (const LawFit& law : analysis.fits) {
     if (law.x_rule == "blocks" || law.x_rule == "paper" || law.metric != Metric::kLossMean)
@@ -134,6 +141,16 @@ void print_summary(const SweepRuns& sweep, const Analysis& analysis, const Learn
   fmt::print("  {}\n", rates.sentence());
 }
 
+std::string how_many_left_out(const std::vector<LeftOut>& left_out) {
+  return left_out.empty() ? "" : fmt::format(", {} left out:", left_out.size());
+}
+
+void print_summary(const SweepRuns& sweep, const Analysis& analysis, const LearningRates& rates) {
+  fmt::print("{}: {} finished runs ({}){}\n", sweep.folder.string(), sweep.runs.size(),
+             depth_words(depths(sweep.main_runs())), how_many_left_out(sweep.left_out));
+  print_laws(sweep, analysis, rates);
+}
+
 ExitCode register_only(const Arguments& a) {
   base::require_writable_folder(a.out);
   const Registration r = register_prediction(a.sweep, a.out, a.options);
@@ -146,15 +163,29 @@ ExitCode register_only(const Arguments& a) {
   return ExitCode::kDone;
 }
 
-ExitCode run(int argc, char** argv) {
-  Arguments a;
-  if (!parse(argc, argv, a)) return ExitCode::kDone;
-  if (a.register_only) return register_only(a);
+// Files of one fit in `out`, but for the page. What was said where there are no figures.
+std::string write_fit(const Arguments& a, const Results& results, const std::filesystem::path& out) {
+  write_tables(results, out);
+  base::write_file_atomic(out / "fit.json", base::json_text(fit_json(results), 2) + "\n");
+  base::write_file_atomic(out / "law.txt", results.sentence + "\n");
+  return a.no_figures ? "" : draw_figures(out);
+}
 
-  const SweepRuns sweep = load_runs(a.sweep);
+void remove_folders_of_kinds(const std::filesystem::path& out) {
+  std::vector<std::filesystem::path> old;
+  for (const auto& entry : std::filesystem::directory_iterator(out))
+    if (entry.is_directory() && entry.path().filename().string().starts_with(kKindFolder) &&
+        std::filesystem::exists(entry.path() / "fit.json"))
+      old.push_back(entry.path());
+  for (const std::filesystem::path& folder : old) std::filesystem::remove_all(folder);
+}
+
+void say_why_no_figures(const std::string& sentence) {
+  if (!sentence.empty()) fmt::print(stderr, "var_fit: {}\n", sentence);
+}
+
+ExitCode fit_one_kind(const Arguments& a, const SweepRuns& sweep, const std::optional<SweepRuns>& check) {
   const Analysis analysis = analyse(sweep, a.options);
-  std::optional<SweepRuns> check;
-  if (!a.lr_check.empty()) check = load_runs(a.lr_check);
   const LearningRates rates = learning_rates(sweep, check);
   base::require_writable_folder(a.out);
   std::optional<Comparison> comparison;
@@ -163,22 +194,134 @@ ExitCode run(int argc, char** argv) {
   const Results results{sweep, analysis, a.options, comparison,
                         whole_sentence(sweep, analysis, comparison), rates};
 
-  write_tables(results, a.out);
-  const nlohmann::ordered_json json = fit_json(results);
-  base::write_file_atomic(a.out / "fit.json", base::json_text(json, 2) + "\n");
-  base::write_file_atomic(a.out / "law.txt", results.sentence + "\n");
+  remove_folders_of_kinds(a.out);
+  say_why_no_figures(write_fit(a, results, a.out));
   if (!a.csv.empty()) export_runs(sweep, a.csv);
-  const std::string without_figures = a.no_figures ? "" : draw_figures(a.out);
-  if (!without_figures.empty()) fmt::print(stderr, "var_fit: {}\n", without_figures);
   base::write_file_atomic(a.out / "report.html", report_html(results, a.out));
 
   if (a.json) {
-    fmt::print("{}\n", base::json_text(json, 2));
+    fmt::print("{}\n", base::json_text(fit_json(results), 2));
   } else {
     print_summary(sweep, analysis, rates);
     fmt::print("report: {}\n{}\n", (a.out / "report.html").string(), results.sentence);
   }
   return ExitCode::kDone;
+}
+
+// Which kind a registered prediction was made from; null where none has its runs.
+const SweepRuns* kind_of(const Registration& registration, const std::vector<SweepRuns>& kinds) {
+  const SweepRuns* found = nullptr;
+  for (const SweepRuns& kind : kinds) {
+    if (compare(registration, kind).inputs_unchanged) return &kind;
+    for (const Run* run : kind.main_runs())
+      if (registration.files.contains(run->id)) found = &kind;
+  }
+  return found;
+}
+
+nlohmann::ordered_json kinds_json(const SweepKinds& sweep, const std::vector<Results>& fits) {
+  nlohmann::ordered_json json = {{"schema_version", 1}, {"sweep", sweep.name}, {"not_comparable", why_apart(sweep.kinds)}};
+  json["kinds"] = nlohmann::ordered_json::array();
+  for (const SweepRuns& kind : sweep.kinds) {
+    nlohmann::ordered_json entry = tokens_json(kind);
+    entry["runs"] = nlohmann::ordered_json::array();
+    for (const Run& run : kind.runs) entry["runs"].push_back(run.id);
+    const auto fit = std::ranges::find(fits, &kind, [](const Results& each) { return &each.sweep; });
+    if (fit == fits.end()) {
+      entry["not_fitted"] = *why_not_fitted(kind);
+    } else {
+      entry["folder"] = fit->folder;
+      entry["fit"] = fit_json(*fit);
+    }
+    json["kinds"].push_back(entry);
+  }
+  json["left_out"] = nlohmann::ordered_json::array();
+  for (const LeftOut& run : sweep.left_out) json["left_out"].push_back({{"id", run.id}, {"reason", run.reason}});
+  return json;
+}
+
+// Runs of several kinds of tokens: a fit each, in a folder of its own below `out`, and one page of all.
+ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optional<SweepRuns>& check) {
+  std::vector<const SweepRuns*> fitted;
+  std::string reasons;
+  for (const SweepRuns& kind : sweep.kinds) {
+    if (const auto reason = why_not_fitted(kind))
+      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", kind.kind, *reason);
+    else
+      fitted.push_back(&kind);
+  }
+  if (fitted.empty())
+    throw UserError("{}: its runs were trained on {} kinds of tokens, which are fitted apart, and none has enough runs ({})",
+                    sweep.folder.string(), sweep.kinds.size(), reasons);
+  if (check && std::ranges::none_of(fitted, [&](const SweepRuns* kind) { return same_tokenizer(*kind, *check); }))
+    throw UserError("{}: was trained on {}, which none of the fits of {} is about", check->folder.string(),
+                    kind_words(*check), sweep.folder.string());
+
+  std::vector<Analysis> analyses;
+  analyses.reserve(fitted.size());  // results refer to them
+  std::vector<LearningRates> rates;
+  for (const SweepRuns* kind : fitted) {
+    try {
+      analyses.push_back(analyse(*kind, a.options));
+      rates.push_back(learning_rates(*kind, check && same_tokenizer(*kind, *check) ? check : std::nullopt));
+    } catch (const UserError& error) {
+      throw UserError("tokens {}: {}", kind->kind, error.what());
+    }
+  }
+  base::require_writable_folder(a.out);
+  const auto registration = read_registration(a.out);
+  const SweepRuns* registered = registration ? kind_of(*registration, sweep.kinds) : nullptr;
+  std::vector<Results> fits;
+  for (size_t i = 0; i < fitted.size(); ++i) {
+    std::optional<Comparison> comparison;
+    if (registered == fitted[i]) comparison = compare(*registration, *fitted[i]);
+    const std::string sentence = whole_sentence(*fitted[i], analyses[i], comparison);
+    fits.push_back({*fitted[i], analyses[i], a.options, comparison, sentence, rates[i], std::string(kKindFolder) + fitted[i]->kind});
+  }
+
+  remove_tables(a.out);
+  remove_folders_of_kinds(a.out);
+  std::string without_figures, laws;
+  for (const Results& fit : fits) {
+    base::require_writable_folder(a.out / fit.folder);
+    const std::string said = write_fit(a, fit, a.out / fit.folder);
+    if (!said.empty()) without_figures = said;
+    laws += fmt::format("{}: {}\n", fit.sweep.kind, fit.sentence);
+  }
+  if (!a.csv.empty())
+    for (const SweepRuns& kind : sweep.kinds) export_runs(kind, a.csv);
+  say_why_no_figures(without_figures);
+  const nlohmann::ordered_json json = kinds_json(sweep, fits);
+  base::write_file_atomic(a.out / "fit.json", base::json_text(json, 2) + "\n");
+  base::write_file_atomic(a.out / "law.txt", laws);
+  base::write_file_atomic(a.out / "report.html", kinds_html(sweep, fits, a.out));
+  if (a.json) {
+    fmt::print("{}\n", base::json_text(json, 2));
+    return ExitCode::kDone;
+  }
+  fmt::print("{}: {} kinds of tokens, fitted apart{}\n", sweep.folder.string(), sweep.kinds.size(),
+             how_many_left_out(sweep.left_out));
+  for (const LeftOut& run : sweep.left_out) fmt::print("  {}: {}\n", run.id, run.reason);
+  for (const std::string& reason : why_apart(sweep.kinds)) fmt::print("  {}\n", reason);
+  for (size_t i = 0; i < fits.size(); ++i) {
+    fmt::print("{}: {}; {} finished runs ({})\n", fitted[i]->kind, kind_words(*fitted[i]), fitted[i]->runs.size(),
+               depth_words(depths(fitted[i]->main_runs())));
+    print_laws(*fitted[i], analyses[i], rates[i]);
+  }
+  if (!reasons.empty()) fmt::print("not fitted: {}\n", reasons);
+  fmt::print("report: {}\n{}", (a.out / "report.html").string(), laws);
+  return ExitCode::kDone;
+}
+
+ExitCode run(int argc, char** argv) {
+  Arguments a;
+  if (!parse(argc, argv, a)) return ExitCode::kDone;
+  if (a.register_only) return register_only(a);
+
+  const SweepKinds sweep = load_kinds(a.sweep);
+  std::optional<SweepRuns> check;
+  if (!a.lr_check.empty()) check = load_runs(a.lr_check);
+  return sweep.kinds.size() == 1 ? fit_one_kind(a, sweep.kinds.front(), check) : fit_kinds(a, sweep, check);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "evaluate/comparison.hpp"
 #include "evaluate/image_folder.hpp"
 #include "evaluate/inception.hpp"
+#include "feature_option.hpp"
 
 namespace varscale::apps {
 namespace {
@@ -29,13 +30,9 @@ constexpr const char* kAbout = "Measures sets of images. Every figure comes with
 constexpr const char* kExamples = R"(
 Examples:
   var_eval fd --reference images/val --samples samples --features random
-  var_eval fd --reference images/val --samples samples --features inception.safetensors --name inception-2015-12-05
+  var_eval fd --reference images/val --samples samples --features inception.pth --name inception-2015-12-05
 
 Exit codes: 0 done, 2 bad input, others failure.)";
-
-constexpr const char* kWhichFile =
-    "the FID Inception v3 (pytorch-fid's pt_inception-2015-12-05-6726825d, as a .safetensors file under its own tensor "
-    "names)";
 
 struct Arguments {
   fs::path reference, samples;
@@ -44,19 +41,6 @@ struct Arguments {
   int64_t batch = 16;
   bool json = false;
 };
-
-Inception network_of(const Arguments& a) {
-  if (a.features.empty())
-    throw UserError("--features is missing: give {}, or `random` for seeded weights that need no file", kWhichFile);
-  if (a.features == "random") {
-    if (!a.name.empty()) throw UserError("--name {}: random weights have a name already", a.name);
-    return Inception::random(a.seed.value_or(0));
-  }
-  if (a.seed) throw UserError("--seed {}: has an effect with --features random alone", *a.seed);
-  if (!fs::is_regular_file(a.features))
-    throw UserError("--features {}: no such file; expected {}, or `random`", a.features, kWhichFile);
-  return Inception::load(a.features, a.name);
-}
 
 ImageFolder open(const char* option, const fs::path& folder) {
   ImageFolder images = ImageFolder::open(folder);
@@ -82,7 +66,7 @@ void compare_folders(const Arguments& a) {
     throw UserError("{} holds images of {} x {} pixels, {} of {} x {}; all images must have one size",
                     a.reference.string(), reference.width(), reference.height(), a.samples.string(), samples.width(),
                     samples.height());
-  const Inception network = network_of(a);
+  const Inception network = feature_network({a.features, a.name, a.seed});
   const evaluate::ImageFeatures reference_features = features_of("reference", network, reference, a.batch);
   const evaluate::ImageFeatures sample_features = features_of("samples", network, samples, a.batch);
   evaluate::Comparison result = evaluate::compare(network, reference_features, sample_features);
@@ -100,7 +84,7 @@ void compare_folders(const Arguments& a) {
   fmt::print("{} reference images in {}, {} samples in {}, {} x {} pixels\n{}", reference.size(), a.reference.string(),
              samples.size(), a.samples.string(), samples.width(), samples.height(), result.words());
   if (network.is_random())
-    fmt::print("random weights: no published number compares with these; FID and IS need {}\n", kWhichFile);
+    fmt::print("random weights: no published number compares with these; FID and IS need {}\n", kFeatureFile);
 }
 
 ExitCode run(int argc, char** argv) {

@@ -14,14 +14,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "archives/pth_file.hpp"
-#include "base/safetensors.hpp"
+#include "archives/state_file.hpp"
 
 namespace varscale::archives {
 
@@ -29,18 +27,15 @@ enum class Part { kWhicheverIsThere, kVar, kTokenizer };
 
 class TensorSource {
  public:
-  struct Tensor {
-    base::DType dtype;
-    std::vector<int64_t> shape;
-  };
+  using Tensor = StateFile::Tensor;
 
   static TensorSource open(const std::filesystem::path& path, Part part = Part::kWhicheverIsThere);
 
-  const std::string& where() const noexcept { return where_; }  // "a.pth", "a.pth: trainer.var_wo_ddp"
-  Part part() const noexcept { return part_; }                  // kVar or kTokenizer
-  const std::map<std::string, Tensor, std::less<>>& tensors() const noexcept { return tensors_; }
-  const Tensor* find(std::string_view name) const;
-  const Tensor& at(std::string_view name) const;
+  const std::string& where() const noexcept { return file_.where(); }  // "a.pth", "a.pth: trainer.var_wo_ddp"
+  Part part() const noexcept { return part_; }                         // kVar or kTokenizer
+  const std::map<std::string, Tensor, std::less<>>& tensors() const noexcept { return file_.tensors(); }
+  const Tensor* find(std::string_view name) const { return file_.find(name); }
+  const Tensor& at(std::string_view name) const { return file_.at(name); }
   // patch_nums of the trainer's checkpoint.
   const std::optional<std::vector<int64_t>>& scales() const noexcept { return scales_; }
 
@@ -49,19 +44,14 @@ class TensorSource {
   std::vector<int64_t> read_integers(std::string_view name) const;  // int64 alone
 
  private:
-  TensorSource() = default;
-  void open_pth(const std::filesystem::path& path);
-  void open_safetensors(const std::filesystem::path& path);
+  TensorSource(const std::filesystem::path& path, Part part) : file_(path), part_(part) {}
+  void take_from_pth();
+  void take_from_safetensors();
   std::vector<std::byte> read(std::string_view name) const;
 
-  std::string where_;
+  StateFile file_;
   Part part_ = Part::kWhicheverIsThere;
-  std::map<std::string, Tensor, std::less<>> tensors_;
   std::optional<std::vector<int64_t>> scales_;
-  std::unique_ptr<PthFile> pth_;
-  std::map<std::string, const PthTensor*, std::less<>> pth_tensors_;
-  std::unique_ptr<base::SafetensorsFile> safetensors_;
-  std::string prefix_;
 };
 
 }  // namespace varscale::archives

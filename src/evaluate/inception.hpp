@@ -1,6 +1,6 @@
 // Inception v3 as the published FID uses it: the 2015 TensorFlow network with its own poolings and 1008 classes.
 //
-//   const Inception network = Inception::load("inception.safetensors", kFidNetwork);
+//   const Inception network = Inception::load("pt_inception-2015-12-05-6726825d.pth", kFidNetwork);
 //   const Inception stand_in = Inception::random(/*seed=*/0);   // no file at hand
 //   Inception::Output out = network.run(images_u8_B3HW);        // out.pool3_BD, out.spatial_BE
 //   Tensor logits_BC = network.logits(out.pool3_BD);
@@ -8,8 +8,8 @@
 // Input    uint8, resized to 299 x 299 by resize_tf1(), then (x - 128) / 128.
 // Differs from torchvision's network: the average poolings of 5b to 7b leave the padding out of the count, 7c pools by
 //          maximum, batch norm has eps 1e-3, there is no auxiliary head.
-// Weights  566 tensors under pytorch-fid's names, float32. `num_batches_tracked` may be missing. Batch norm is folded
-//          into the convolutions in float64.
+// Weights  566 tensors under pytorch-fid's names, float32, in a .pth or a .safetensors file. `num_batches_tracked` may
+//          be missing. Batch norm is folded into the convolutions in float64.
 // Random   He-scaled convolutions (deviation sqrt(2 / fan_in)), batch norm 1, 0, 0, 1, `fc` at 1 / sqrt(fan_in): a
 //          function of the seed. Distances then rank sets of images roughly and compare with no published number.
 // Errors   UserError with the file and the tensor: missing, of another shape, or not the network's.

@@ -6,10 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include "archives/state_file.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/random.hpp"
-#include "base/safetensors.hpp"
 #include "evaluate/inception.hpp"
 
 namespace varscale::evaluate {
@@ -160,10 +160,13 @@ Inception::Inception(const Weights& weights, const std::string& where, std::stri
 }
 
 Inception Inception::load(const std::filesystem::path& path, std::string name) {
-  const base::SafetensorsFile file(path);
-  Weights weights;
-  for (const auto& [key, view] : file.tensors()) weights[key] = nn::load_tensor(file, key);
-  return Inception(weights, path.string(), std::move(name));
+  const auto file = archives::StateFile::open(path);
+  std::set<std::string, std::less<>> known;
+  for (const auto& [key, empty] : state()) known.insert(key);
+  Weights weights;  // what is not the network's is refused by its name, unread
+  for (const auto& [key, stored] : file.tensors())
+    weights[key] = known.contains(key) ? nn::load_tensor(file, key) : Tensor();
+  return Inception(weights, file.where(), std::move(name));
 }
 
 Inception Inception::random(uint64_t seed) {

@@ -1,6 +1,6 @@
 // The DINO vision transformer, frozen, for its features.
 //
-//   const DinoVit vit(read_weights({"dino_vits16.safetensors"}));
+//   const DinoVit vit(read_weights({"dino_deitsmall16_pretrain.pth"}));
 //   std::vector<Tensor> maps_BCN = vit.features(image_B3XX);    // 224 px: five of [B, 384, 196]
 //
 // Weights  the public state dict's names: cls_token, pos_embed, patch_embed.proj.{weight,bias},

@@ -40,7 +40,7 @@ std::string conv_name(const VggConv& conv, const char* part) {
 }
 
 WeightMap made_weights(uint64_t seed) {
-  WeightMap map{"made weights", {}};
+  WeightMap map{.from = "made weights"};
   auto add = [&](const std::string& name, at::IntArrayRef shape) -> Tensor& {
     return map.tensors[name] = at::zeros(shape);
   };

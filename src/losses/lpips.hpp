@@ -1,6 +1,6 @@
 // LPIPS v0.1 with VGG16: how unlike two images look to a network trained to see.
 //
-//   const Lpips lpips(read_weights({"vgg16.safetensors", "lpips_heads.safetensors"}));
+//   const Lpips lpips(read_weights({"vgg16-397923af.pth", "lpips_heads.pth"}));   // .safetensors as well
 //   Tensor loss = lpips.distances(reconstruction_B3XX, image_B3XX).sum() / global_batch;
 //
 // The image is scaled by fixed means and deviations a channel; at five places of VGG16 (relu 1_2, 2_2, 3_3,

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "archives/state_file.hpp"
 #include "base/error.hpp"
 #include "losses/parts/weight_reader.hpp"
 
@@ -17,38 +18,35 @@ WeightMap read_weights(const std::vector<std::filesystem::path>& files) {
   WeightMap map;
   std::map<std::string, std::string, std::less<>> file_of;
   for (const std::filesystem::path& path : files) {
-    map.from += (map.from.empty() ? "" : ", ") + path.string();
-    const auto file = std::make_shared<const base::SafetensorsFile>(path);
-    for (const auto& [name, view] : file->tensors()) {
+    const auto file = std::make_shared<const archives::StateFile>(archives::StateFile::open(path));
+    map.from += (map.from.empty() ? "" : ", ") + file->where();
+    for (const auto& [name, tensor] : file->tensors()) {
       const auto [entry, is_new] = file_of.emplace(name, path.string());
       if (!is_new) throw UserError("{}: tensor '{}' is in {} too", path.string(), name, entry->second);
-      const auto options = at::TensorOptions(nn::to_scalar_type(view.dtype));
-      // A file may hold much that nobody takes, a classifier of 500 MB for example: no copies here.
-      const bool aligned = reinterpret_cast<uintptr_t>(view.data) % base::dtype_size(view.dtype) == 0;
-      map.tensors.emplace(name, aligned && view.bytes > 0
-                                    ? at::from_blob(const_cast<std::byte*>(view.data), view.shape,
-                                                    [file](void*) {}, options)
-                                    : nn::load_tensor(*file, name));
+      map.stored.emplace(name, file);
     }
   }
   return map;
 }
 
+bool WeightReader::has(const std::string& name) const {
+  return map_->tensors.contains(name) || map_->stored.contains(name);
+}
+
 Tensor WeightReader::take(const std::string& name, const std::vector<int64_t>& shape) {
-  const auto found = map_->tensors.find(name);
-  if (found == map_->tensors.end()) {
-    throw UserError("{}: no tensor '{}', which {} has", map_->from, name, network_);
-  }
-  const Tensor& stored = found->second;
-  if (stored.sizes() != at::IntArrayRef(shape)) {
-    throw UserError("{}: {} has shape [{}], expected [{}] for {}", map_->from, name,
-                    fmt::join(stored.sizes(), ", "), fmt::join(shape, ", "), network_);
-  }
-  if (!stored.is_floating_point()) {
+  if (!has(name)) throw UserError("{}: no tensor '{}', which {} has", map_->from, name, network_);
+  const auto in_file = map_->stored.find(name);
+  const bool is_stored = in_file != map_->stored.end();
+  const std::vector<int64_t> found =
+      is_stored ? in_file->second->at(name).shape : map_->tensors.find(name)->second.sizes().vec();
+  if (found != shape)
+    throw UserError("{}: {} has shape [{}], expected [{}] for {}", map_->from, name, fmt::join(found, ", "),
+                    fmt::join(shape, ", "), network_);
+  const Tensor tensor = is_stored ? nn::load_tensor(*in_file->second, name) : map_->tensors.find(name)->second;
+  if (!tensor.is_floating_point())
     throw UserError("{}: {} has dtype {}, expected floating point", map_->from, name,
-                    at::toString(stored.scalar_type()));
-  }
-  taken_.push_back({name, stored.detach().to(at::kCPU, at::kFloat, false, /*copy=*/true).contiguous()});
+                    at::toString(tensor.scalar_type()));
+  taken_.push_back({name, tensor.detach().to(at::kCPU, at::kFloat, false, /*copy=*/!is_stored).contiguous()});
   return taken_.back().tensor;
 }
 
@@ -64,11 +62,13 @@ Tensor WeightReader::take_either(const std::string& name, const std::vector<int6
 }
 
 void WeightReader::refuse_others(const std::string& prefix) const {
-  for (const auto& [name, tensor] : map_->tensors) {
+  const auto refuse = [&](const std::string& name) {
     const bool taken = std::ranges::any_of(taken_, [&](const auto& t) { return t.name == name; });
     if (name.starts_with(prefix) && !taken)
       throw UserError("{}: unexpected tensor '{}'; {} has none of that name", map_->from, name, network_);
-  }
+  };
+  for (const auto& [name, tensor] : map_->tensors) refuse(name);
+  for (const auto& [name, file] : map_->stored) refuse(name);
 }
 
 }  // namespace varscale::losses

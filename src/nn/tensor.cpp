@@ -79,6 +79,13 @@ Tensor load_tensor(const base::SafetensorsFile& file, std::string_view name) {
   return tensor;
 }
 
+Tensor load_tensor(const archives::StateFile& file, std::string_view name) {
+  const archives::StateFile::Tensor& stored = file.at(name);
+  Tensor tensor = at::empty(stored.shape, at::TensorOptions(to_scalar_type(stored.dtype)));
+  file.read(name, tensor.data_ptr());
+  return tensor;
+}
+
 void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets,
                   const std::string& prefix, bool strict) {
   at::NoGradGuard no_grad;

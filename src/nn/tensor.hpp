@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "archives/state_file.hpp"
 #include "base/safetensors.hpp"
 
 namespace varscale::nn {
@@ -28,6 +29,7 @@ at::ScalarType to_scalar_type(base::DType dtype);  // F32 -> kFloat, ...; U16 ->
 
 // A copy on the CPU of one stored tensor.
 Tensor load_tensor(const base::SafetensorsFile& file, std::string_view name);
+Tensor load_tensor(const archives::StateFile& file, std::string_view name);
 
 // Fills `targets` from the file, each by its name with `prefix` in front. Shapes must agree; dtypes
 // are converted. With `strict`, a key below the prefix that no target takes is an error.

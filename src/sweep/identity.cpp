@@ -22,6 +22,7 @@ TokenFacts facts_of(const records::TokenFile& file) {
   facts.classes = info.classes;
   facts.space = {info.vocabulary, file.quantizer().code_width, scaling::ScaleList(info.scales)};
   facts.fingerprint = file.fingerprint();
+  facts.tokenizer = info.tokenizer_fingerprint;
   return facts;
 }
 
@@ -137,7 +138,7 @@ std::set<int64_t> kept_steps_of(const RunConfig& run) {
 nlohmann::ordered_json identity_of(const RunConfig& run, const TokenFacts& tokens) {
   nlohmann::ordered_json identity;
   identity["numerics_version"] = kNumericsVersion;
-  identity["tokens"] = tokens.fingerprint;
+  identity["tokens"] = tokens.assumed() ? tokens.assumed_apart : tokens.fingerprint;
   identity["settings"] = base::dump_config(run, /*identity_only=*/true);
   // The budget counts once, in images, and the warm-up as a share.
   for (const char* key : {"epochs", "tokens", "flops"}) identity["settings"]["train"].erase(key);

@@ -33,6 +33,8 @@ struct TokenFacts {
   int64_t classes = 0;
   scaling::TokenSpace space;
   std::string fingerprint;  // empty: the token file does not exist yet
+  std::string tokenizer = {};  // fingerprint of the tokenizer; part of the token file's, and so not hashed again
+  std::string assumed_apart = {};  // the path of one that does not exist yet, where the sweep has another such before it
   bool assumed() const noexcept { return fingerprint.empty(); }
   int64_t tokens_per_image() const noexcept { return space.scales.tokens(); }
 };

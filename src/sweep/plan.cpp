@@ -90,6 +90,9 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
   row.depth = config.model.depth;
   row.seed = config.train.seed;
   row.lr = config.optimizer.lr;
+  row.tokens_file = config.tokens;
+  row.tokens_fingerprint = run.tokens.fingerprint;
+  row.data_tokens = config.data.tokens;
   row.parameters = scaling::count_parameters(shape).total();
   row.steps = steps_of(config);
   row.images = images_seen_of(config);
@@ -192,6 +195,9 @@ nlohmann::ordered_json plan_json(const Plan& plan) {
     run["flops"] = row.flops;
     run["images"] = row.images;
     run["tokens"] = row.tokens;
+    run["tokens_file"] = row.tokens_file;
+    run["tokens_fingerprint"] = row.tokens_fingerprint;
+    run["data_tokens"] = row.data_tokens;
     run["passes"] = row.passes;
     run["steps"] = row.steps;
     run["mode"] = row.mode;

@@ -41,6 +41,8 @@ struct PlanRow {
   bool fits = true;
   double hours = 0;        // of own_flops
   std::string hours_from;
+  std::string tokens_file, tokens_fingerprint;  // the latter is empty where the file does not exist yet
+  std::string data_tokens;                      // data.tokens
   std::string branch_of;   // the trunk; empty: none
   int64_t branch_step = 0;
 };

@@ -419,7 +419,11 @@ class SweepReader {
       std::optional<TokenFacts> facts;
       try {
         facts = lookup_(config.tokens);
-        if (!facts && purpose_ == Purpose::kPlan) facts = assumed_;
+        if (!facts && purpose_ == Purpose::kPlan && assumed_) {
+          facts = assumed_;
+          if (std::ranges::any_of(tokens_, [](const auto& known) { return known.second && known.second->assumed(); }))
+            facts->assumed_apart = config.tokens;
+        }
         if (!facts && !(has_assumption_ && purpose_ == Purpose::kPlan))
           faults_.add(place, fmt::format("token file {} does not exist; make it with var_data "
                                          "tokenize, or state its geometry under assume: to plan "

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <set>
+#include <tuple>
 
 namespace varscale::sweep {
 
@@ -22,14 +23,18 @@ nlohmann::ordered_json shared_settings(const SweepRun& run) {
 }  // namespace
 
 std::vector<TuneFault> tune_faults(const std::vector<SweepRun>& runs, const std::string& where_tune) {
-  std::map<std::pair<int64_t, int64_t>, std::vector<const SweepRun*>> points;  // by depth and budget
+  // By depth and budget, and by the tokens: each kind of them has a fit of its own.
+  std::map<std::tuple<int64_t, int64_t, std::string, std::string>, std::vector<const SweepRun*>> points;
   for (const SweepRun& run : runs)
-    if (run.config.role == "main") points[{run.config.model.depth, images_seen_of(run.config)}].push_back(&run);
+    if (run.config.role == "main")
+      points[{run.config.model.depth, images_seen_of(run.config),
+              run.tokens.assumed() ? run.tokens.assumed_apart : run.tokens.fingerprint, run.config.data.tokens}]
+          .push_back(&run);
   std::vector<TuneFault> faults;
   if (points.empty())
     faults.push_back({where_tune, "tune: no run has role main, which is what is tuned"});
   for (const auto& [point, members] : points) {
-    const auto& [depth, images] = point;
+    const auto& [depth, images, tokens, source] = point;
     std::set<double> values;
     const SweepRun* other = nullptr;
     for (const SweepRun* run : members) {

@@ -22,35 +22,51 @@ nlohmann::ordered_json TokenizerReport::json() const {
   return json;
 }
 
-TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit,
-                         int64_t batch) {
+Measured measure(const Vqvae& tokenizer, const Tensor& image_B3XX) {
   at::NoGradGuard no_grad;
-  TokenizerReport report;
-  report.images = limit > 0 ? std::min(limit, images.count) : images.count;
-  if (report.images < 1) throw base::UserError("there are no images to judge the tokenizer on");
   const int64_t codes = tokenizer.config().vocabulary;
-  const int64_t scales = tokenizer.quantizer().config().scales.count();
-  Tensor hits_SV = at::zeros({scales, codes}, at::kLong);
-  for (int64_t begin = 0; begin < report.images; begin += batch) {
-    std::vector<int64_t> numbers(std::min(batch, report.images - begin));
-    std::iota(numbers.begin(), numbers.end(), begin);
-    const Tensor image_B3XX = images.load({numbers, std::vector<int64_t>(numbers.size(), 0)});
-    const Vqvae::Encoded encoded = tokenizer.encode(image_B3XX);
-    for (int64_t k = 0; k < scales; ++k) {
-      hits_SV[k].add_(encoded.tokens[k].reshape({-1}).bincount({}, codes));
-    }
-    const Tensor error =
-        (tokenizer.decode_tokens(at::cat(encoded.tokens, 1)) - image_B3XX).to(at::kDouble);
-    const Tensor mse_B = error.square().mean({1, 2, 3});
-    report.mse += mse_B.sum().item<double>();
-    report.l1 += error.abs().mean({1, 2, 3}).sum().item<double>();
-    report.psnr_db += at::log10(4 / mse_B.clamp_min(1e-12)).sum().item<double>() * 10;
-  }
-  const auto count = static_cast<double>(report.images);
-  report.mse /= count, report.l1 /= count, report.psnr_db /= count;
-  for (int64_t k = 0; k < scales; ++k) report.scales.push_back(codebook_use(hits_SV[k]));
+  const Vqvae::Encoded encoded = tokenizer.encode(image_B3XX);
+  std::vector<Tensor> hits;
+  for (const Tensor& tokens : encoded.tokens) hits.push_back(tokens.reshape({-1}).bincount({}, codes));
+  const Tensor reconstruction_B3XX = tokenizer.decode_tokens(at::cat(encoded.tokens, 1));
+  const Tensor error = (reconstruction_B3XX - image_B3XX).to(at::kDouble);
+  const Tensor mse_B = error.square().mean({1, 2, 3});
+  return {reconstruction_B3XX,
+          at::stack({mse_B, error.abs().mean({1, 2, 3}), at::log10(4 / mse_B.clamp_min(1e-12)) * 10}, 1),
+          at::stack(hits)};
+}
+
+TokenizerReport summarise(const Tensor& errors_N3, const Tensor& hits_SV) {
+  TokenizerReport report;
+  report.images = errors_N3.size(0);
+  const Tensor means_3 = errors_N3.mean(0);
+  report.mse = means_3[0].item<double>(), report.l1 = means_3[1].item<double>();
+  report.psnr_db = means_3[2].item<double>();
+  for (int64_t k = 0; k < hits_SV.size(0); ++k) report.scales.push_back(codebook_use(hits_SV[k]));
   report.all = codebook_use(hits_SV.sum(0));
   return report;
+}
+
+int64_t images_judged(const ImageSource& images, int64_t limit) {
+  const int64_t count = limit > 0 ? std::min(limit, images.count) : images.count;
+  if (count < 1) throw base::UserError("there are no images to judge the tokenizer on");
+  return count;
+}
+
+TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit,
+                         int64_t batch) {
+  const int64_t count = images_judged(images, limit);
+  std::vector<Tensor> errors;
+  Tensor hits_SV;
+  for (int64_t begin = 0; begin < count; begin += batch) {
+    std::vector<int64_t> numbers(std::min(batch, count - begin));
+    std::iota(numbers.begin(), numbers.end(), begin);
+    const Measured measured =
+        measure(tokenizer, images.load({numbers, std::vector<int64_t>(numbers.size(), 0)}));
+    errors.push_back(measured.errors_B3);
+    hits_SV = hits_SV.defined() ? hits_SV + measured.hits_SV : measured.hits_SV;
+  }
+  return summarise(at::cat(errors), hits_SV);
 }
 
 std::vector<Tensor> reconstructions_by_scale(const Vqvae& tokenizer, const Tensor& image_B3XX) {

@@ -3,7 +3,11 @@
 //   TokenizerReport report = evaluate(tokenizer, images, /*limit=*/0);
 //   report.psnr_db; report.scales[0].perplexity;
 //
-// Legend   B batch, S scales, X image side.
+// Figures of one image depend on that image alone, so a report is one over any split of the images: measure() parts of
+// them anywhere, and summarise() the rows in the order of the images. What needs other networks is in
+// tokenizer_evaluation/judge.hpp.
+//
+// Legend   B batch, N all images, S scales, V codes, X image side.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,9 +31,23 @@ struct TokenizerReport {
   nlohmann::ordered_json json() const;
 };
 
+// Some images through the tokenizer.
+struct Measured {
+  Tensor reconstruction_B3XX;  // float32, clamped to [-1, 1]
+  Tensor errors_B3;            // float64: mean squared error, mean absolute error, PSNR in dB
+  Tensor hits_SV;              // int64: how often each scale chose each code
+};
+Measured measure(const Vqvae& tokenizer, const Tensor& image_B3XX);
+
+// The rows of errors of all images, in their order, and the sum of the hits.
+TokenizerReport summarise(const Tensor& errors_N3, const Tensor& hits_SV);
+
 // Over the first `limit` images (0: all), centre crops as the source gives them.
 TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit = 0,
                          int64_t batch = 32);
+
+// How many images that is. UserError: none.
+int64_t images_judged(const ImageSource& images, int64_t limit);
 
 // The images, then what the first 1, 2, ..., S scales give: S + 1 tensors [B, 3, X, X] in [-1, 1].
 std::vector<Tensor> reconstructions_by_scale(const Vqvae& tokenizer, const Tensor& image_B3XX);

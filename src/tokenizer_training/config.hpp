@@ -78,9 +78,9 @@ struct LossConfig {
     v.field("lpips", lpips, "weight of the perceptual distance; 0: switched off, and rFID compares with nobody's",
             Range<double>::at_least(0));
     if (lpips == 0 && !kShowsAll<Visitor>) return;
-    v.field("vgg_weights", vgg_weights, "lpips: file of VGG16's weights under torchvision's names; made: random ones",
+    v.field("vgg_weights", vgg_weights, "lpips: file of VGG16's weights under torchvision's names, .pth or .safetensors; made: random ones",
             Identity::kNo);
-    v.field("lpips_heads", lpips_heads, "lpips: file of the five heads; empty: they lie in vgg_weights", Identity::kNo);
+    v.field("lpips_heads", lpips_heads, "lpips: file of the five heads, of either kind; empty: they lie in vgg_weights", Identity::kNo);
   }
 };
 
@@ -137,7 +137,7 @@ struct AdversarialConfig {
       v.field("groups", groups, "patch_gan: groups of the norms; must divide 2 channels", Range<int64_t>::at_least(1));
     }
     if (discriminator == "dino" || kShowsAll<Visitor>) {
-      v.field("dino_weights", dino_weights, "dino: file of the transformer's weights; made: random ones",
+      v.field("dino_weights", dino_weights, "dino: file of the transformer's weights, .pth or .safetensors; made: random ones",
               Identity::kNo);
       v.field("dino_crop", dino_crop, "dino: share of the images shown as a crop, not resized",
               Range<double>::between(0, 1));

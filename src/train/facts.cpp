@@ -45,6 +45,7 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
   facts["scales"] = shape.tokens.scales.words();
   facts["tokens_per_image"] = shape.tokens.scales.tokens();
   facts["tokens_fingerprint"] = job.facts.fingerprint;
+  facts["tokenizer_fingerprint"] = job.facts.tokenizer;
   facts["params_total"] = count.total();
   facts["params_non_embedding"] = count.non_embedding();
   facts["params_blocks"] = count.blocks();

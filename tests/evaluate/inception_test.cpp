@@ -14,6 +14,7 @@
 #include "base/json.hpp"
 #include "tests/support/hash_weights.hpp"
 #include "tests/support/parity.hpp"
+#include "tests/support/pth.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::evaluate {
@@ -98,6 +99,18 @@ TEST(Inception, ReadsAFileWithoutCountersAndNamesItsNetworkByItsWeights) {
   EXPECT_FALSE(read.is_random());
   EXPECT_EQ(frechet_name(read), "FD-" + read.name());
   EXPECT_EQ(frechet_name(Inception(hash_weights(), "hash weights", kFidNetwork)), "FID");
+}
+
+TEST(Inception, ReadsAFileOfTorchAsTheSameNetwork) {
+  const base::TemporaryFolder folder;
+  nn::NamedTensors stored;
+  for (const auto& [name, tensor] : hash_weights()) stored.push_back({name, tensor});
+  test::write_pth(folder / "w.pth", stored);
+  EXPECT_EQ(Inception::load(folder / "w.pth").identity(), Inception(hash_weights(), "hash weights", "").identity());
+  stored.push_back({"AuxLogits.fc.weight", at::zeros({2})});
+  test::write_pth(folder / "aux.pth", stored);
+  EXPECT_THAT(message_of<UserError>([&] { Inception::load(folder / "aux.pth"); }),
+              HasSubstr("aux.pth: unexpected tensor AuxLogits.fc.weight"));
 }
 
 TEST(Inception, RefusesWeightsOfAnotherNetwork) {

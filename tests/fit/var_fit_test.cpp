@@ -228,8 +228,6 @@ TEST_F(VarFit, RefusesBadInputInOneSentenceAndWritesNothing) {
        "needs as many distinct sizes"},
       {"budgets", on("d4-s0", [](auto& t) { t.facts["budget_images"] = int64_t{28000}; }), "",
        "d4-s0 has 28000"},
-      {"tokens", on("d3-s1", [](auto& t) { t.facts["tokens_fingerprint"] = std::string("ffff"); }),
-       "", "token fingerprint"},
       {"formula", on("d2-s0", [](auto& t) { t.facts["flop_formula"] = std::string("6ND"); }), "",
        "FLOP formula"},
       {"attribute", on("d2-s0", [](auto& t) { t.facts.erase("params_total"); }), "",

@@ -7,6 +7,7 @@
 #include "losses/dino_discriminator.hpp"
 #include "tests/losses/support.hpp"
 #include "tests/support/parity.hpp"
+#include "tests/support/pth.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::losses {
@@ -82,6 +83,20 @@ TEST(DinoVit, GradientIsThatOfFiniteDifferences) {
     return sum;
   };
   EXPECT_LE(difference_error(loss, image, 1e-5), 1e-7);
+}
+
+TEST(DinoVit, ReadsAFileOfTorch) {
+  const base::TemporaryFolder folder;
+  nn::NamedTensors stored;
+  for (const auto& [name, tensor] : hash_weights().tensors) stored.push_back({name, tensor});
+  test::write_pth(folder / "dino.pth", stored);
+  const DinoVit read(read_weights({folder / "dino.pth"}), tiny_vit());
+  EXPECT_EQ(read.identity(), DinoVit(hash_weights(), tiny_vit()).identity());
+  stored.push_back({"blocks.4.norm1.weight", at::zeros({24})});
+  test::write_pth(folder / "deeper.pth", stored);
+  EXPECT_NE(message_of<UserError>([&] { DinoVit(read_weights({folder / "deeper.pth"}), tiny_vit()); })
+                .find("deeper.pth: unexpected tensor 'blocks.4.norm1.weight'"),
+            std::string::npos);
 }
 
 TEST(DinoVit, RefusesWeightsOfAnotherNetwork) {

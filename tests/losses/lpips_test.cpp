@@ -1,14 +1,17 @@
 #include "losses/lpips.hpp"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
 #include "base/error.hpp"
+#include "base/file.hpp"
 #include "base/random.hpp"
 #include "tests/losses/support.hpp"
 #include "tests/support/parity.hpp"
+#include "tests/support/pth.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::losses {
@@ -140,6 +143,36 @@ TEST(Lpips, ReadsBothFormsOfTheHeadsFromOneFileOrTwo) {
   EXPECT_NE(twice.find("all.safetensors: tensor 'features.0.bias' is in "), std::string::npos) << twice;
   const std::string half = message_of<UserError>([&] { Lpips(read_weights({folder / "vgg.safetensors"})); });
   EXPECT_NE(half.find("vgg.safetensors: no tensor 'lin0.model.1.weight' or 'lin0'"), std::string::npos) << half;
+}
+
+TEST(Lpips, ReadsFilesOfTorchAsTheSameWeightsAndNothingThatItDoesNotTake) {
+  const base::TemporaryFolder folder;
+  nn::NamedTensors all;
+  for (const auto& [name, tensor] : fixture_weights().tensors)
+    all.push_back({name.starts_with("lin") ? name + ".model.1.weight" : name,
+                   name.starts_with("lin") ? tensor.view({1, -1, 1, 1}) : tensor});
+  nn::NamedTensors convolutions(all.begin(), all.begin() + 26), heads(all.begin() + 26, all.end());
+  convolutions.push_back({"classifier.0.weight", at::ones({512, 512})});
+  test::write_pth(folder / "vgg.pth", convolutions);
+  test::write_pth(folder / "heads.pth", heads);
+  nn::save_tensors(folder / "heads.safetensors", heads);
+  const std::string identity = Lpips(fixture_weights()).identity();
+  EXPECT_EQ(Lpips(read_weights({folder / "vgg.pth", folder / "heads.pth"})).identity(), identity);
+  EXPECT_EQ(Lpips(read_weights({folder / "vgg.pth", folder / "heads.safetensors"})).identity(), identity);
+
+  // The entry of the classifier, whose checksum then fails, is found where it is read alone.
+  std::string bytes = base::read_file(folder / "vgg.pth");
+  const std::string ones(reinterpret_cast<const char*>(convolutions.back().tensor.const_data_ptr<float>()), 4096);
+  const size_t at = bytes.find(ones);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 1] ^= 1;
+  folder.write("damaged.pth", bytes);
+  const WeightMap damaged = read_weights({folder / "damaged.pth", folder / "heads.pth"});
+  EXPECT_EQ(Lpips(damaged).identity(), identity);
+  EXPECT_THAT(message_of<UserError>([&] { nn::load_tensor(*damaged.stored.at("classifier.0.weight"), "classifier.0.weight"); }),
+              testing::HasSubstr("is damaged"));
+  const std::string half = message_of<UserError>([&] { Lpips(read_weights({folder / "vgg.pth"})); });
+  EXPECT_NE(half.find("vgg.pth: no tensor 'lin0.model.1.weight' or 'lin0'"), std::string::npos) << half;
 }
 
 TEST(Lpips, RefusesWeightsOfAnotherNetwork) {

@@ -98,6 +98,9 @@ TEST(Plan, PrintsATableAndTheSameFiguresAsJson) {
   EXPECT_EQ(json["sweep"], "q");
   EXPECT_EQ(json["runs"][0]["parameters"], 310'283'520);
   EXPECT_EQ(json["runs"][1]["id"], plan.rows[1].id);
+  EXPECT_EQ(json["runs"][0]["tokens_fingerprint"], "1a9e");
+  EXPECT_EQ(json["runs"][0]["tokens_file"], "imagenet.h5");
+  EXPECT_EQ(json["runs"][0]["data_tokens"], "cached");
   EXPECT_EQ(json["total"]["hours"], plan.total_hours());
 }
 

@@ -1,5 +1,7 @@
 #include "sweep/spec.hpp"
 
+#include <fmt/format.h>
+
 #include <set>
 
 #include "tests/sweep/sweep_fixture.hpp"
@@ -35,6 +37,29 @@ TEST(Spec, ExpandsListsWithTheFirstKeySlowest) {
   EXPECT_THAT(runs,
               ElementsAre("1/0/14000/main", "1/1/14000/main", "2/0/14000/main", "2/1/14000/main",
                           "4/0/14000/main", "5/0/14000/main", "1/0/28000/data", "1/0/56000/data"));
+}
+
+TEST(Spec, TakesTokensAsAnAxis) {
+  const Sweep sweep = sweep_of(
+      "name: q\ndefaults: {train: {batch: 10, images: 1000}}\n"
+      "runs: [{tokens: [small.h5, imagenet.h5], model.depth: [1, 2], optimizer.lr: \"1e-3 * depth\"}]\n");
+  std::vector<std::string> runs;
+  std::set<std::string> ids;
+  for (const SweepRun& run : sweep.runs) {
+    runs.push_back(fmt::format("{} d{} {}", run.config.tokens, run.config.model.depth, run.tokens.fingerprint));
+    ids.insert(run.id);
+    EXPECT_EQ(shape_of(run.config, run.tokens).tokens.vocabulary, run.config.tokens == "small.h5" ? 256 : 4096);
+  }
+  EXPECT_THAT(runs, ElementsAre("small.h5 d1 5eed", "small.h5 d2 5eed", "imagenet.h5 d1 1a9e", "imagenet.h5 d2 1a9e"));
+  EXPECT_EQ(ids.size(), 4u);
+
+  // Before either file is there, their runs are not the same run twice.
+  const Sweep planned = sweep_of(
+      "name: q\ndefaults: {train: {batch: 10, images: 1000}}\nruns: [{tokens: [a.h5, b.h5], model.depth: 1}]\n"
+      "assume: {images: 900}\n",
+      {}, Purpose::kPlan);
+  ASSERT_EQ(planned.runs.size(), 2u);
+  EXPECT_NE(planned.runs[0].id, planned.runs[1].id);
 }
 
 TEST(Spec, FillsInEveryDerivedValue) {

@@ -53,6 +53,12 @@ TEST(Tune, WantsAllElseEqualInAPoint) {
               testing::AllOf(HasSubstr("t.yaml:6: d1 at 1000 images: "), HasSubstr("differ in more than optimizer.lr")));
 }
 
+TEST(Tune, IsOfEachKindOfTokensApart) {
+  const std::string two = "  - {tokens: [small.h5, imagenet.h5], model.depth: 1, train.images: 1000, optimizer.lr: ";
+  EXPECT_EQ(refusal_of(text(two + "[1e-4, 2e-4, 4e-4]}\n")), "");
+  EXPECT_THAT(refusal_of(text(two + "[1e-4, 2e-4]}\n")), HasSubstr("d1 at 1000 images has 2 values of optimizer.lr"));
+}
+
 TEST(Tune, GoesWithBranches) {
   const Sweep sweep = sweep_of(
       "name: q\ntune: [optimizer.lr]\ndefaults: {tokens: small.h5, train.batch: 10, schedule: {warmup: 0, hold: 0.7}}\n"

@@ -96,6 +96,8 @@ TEST(OnlineTraining, IsCachedTrainingInTheFirstPassAndSeesOtherCropsInTheNext) {
   EXPECT_EQ(a.steps.back().flops, b.steps.back().flops);  // encoding is no training
   EXPECT_EQ(a.eval.back().val_images, b.eval.back().val_images);
   EXPECT_EQ(std::get<std::string>(a.facts.at("data_tokens")), "online");
+  EXPECT_EQ(std::get<std::string>(a.facts.at("tokenizer_fingerprint")),
+            records::TokenFile(fresh.run.tokens).info().tokenizer_fingerprint);
   EXPECT_EQ(std::get<std::string>(b.facts.at("data_tokens")), "cached");
   EXPECT_EQ(std::get<int64_t>(a.facts.at("unique_tokens")), 120 * 14);
   EXPECT_EQ(std::get<int64_t>(b.facts.at("unique_tokens")), 24 * 14);

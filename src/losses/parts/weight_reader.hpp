@@ -27,8 +27,8 @@ class WeightReader {
   // `network` names what the weights are for, in messages.
   WeightReader(const WeightMap& map, std::string network) : map_(&map), network_(std::move(network)) {}
 
-  bool has(const std::string& name) const { return map_->tensors.contains(name); }
-  // A float32 copy on the CPU.
+  bool has(const std::string& name) const;
+  // A float32 copy on the CPU; a stored one is read here.
   Tensor take(const std::string& name, const std::vector<int64_t>& shape);
   // The two forms of one weight: `name` with its shape, or `other` with the same number of elements.
   Tensor take_either(const std::string& name, const std::vector<int64_t>& shape, const std::string& other,
