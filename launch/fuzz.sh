@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-600} seed=${2:-$(date +%s)}
-fuzzers=(spec_fuzz run_file_fuzz manifest_fuzz safetensors_fuzz pth_fuzz tar_fuzz image_fuzz)
+fuzzers=(spec_fuzz run_file_fuzz manifest_fuzz safetensors_fuzz pth_fuzz tar_fuzz image_fuzz npz_fuzz)
 
 cmake --preset asan >/dev/null
 cmake --build build/asan --target "${fuzzers[@]}" >build/asan/fuzz.log || { tail -n 50 build/asan/fuzz.log >&2; exit 1; }

@@ -24,13 +24,6 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-// What a file holds may be anything; a sentence is a line of text.
-std::string printable(std::string_view text) {
-  std::string line(text);
-  std::replace_if(line.begin(), line.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
-  return line;
-}
-
 int64_t read_number(std::string_view text, const std::string& where) {
   const std::string_view word = trimmed(text);
   int64_t label = -1;
@@ -88,7 +81,9 @@ class ArchiveLister {
   }
 
  private:
-  std::string where(const TarMember& member) const { return fmt::format("{}: {}", path_.string(), member.name); }
+  std::string where(const TarMember& member) const {
+    return fmt::format("{}: {}", path_.string(), printable(member.name));
+  }
 
   void take(Sample& sample, TarMember member, size_t extension_at) {
     std::string extension = member.name.substr(extension_at);
@@ -96,15 +91,16 @@ class ArchiveLister {
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     if (is_image_name("x." + extension) && extension.find('.') == std::string::npos) {
       if (sample.image)
-        throw UserError("{}: a second image of the sample {} (the first: {})", where(member), sample.key,
-                        sample.image->name);
+        throw UserError("{}: a second image of the sample {} (the first: {})", where(member), printable(sample.key),
+                        printable(sample.image->name));
       sample.image = std::move(member);
       return;
     }
     const auto kind = std::find(kLabelKinds.begin(), kLabelKinds.end(), extension);
     if (kind == kLabelKinds.end()) return;
     const auto number = static_cast<size_t>(kind - kLabelKinds.begin());
-    if (sample.labels[number]) throw UserError("{}: a second .{} of the sample {}", where(member), *kind, sample.key);
+    if (sample.labels[number])
+      throw UserError("{}: a second .{} of the sample {}", where(member), *kind, printable(sample.key));
     sample.texts[number] = tar_.contents(member, kLargestLabelFile);
     sample.labels[number] = std::move(member);
   }
@@ -131,7 +127,7 @@ class ArchiveLister {
       return;
     }
     throw UserError("{}: has no label; expected {}.cls with its class number beside it, or .json or .txt", where(image),
-                    sample.key);
+                    printable(sample.key));
   }
 
   const fs::path& path_;

@@ -16,6 +16,10 @@
 
 namespace varscale::data {
 
+// A name from inside an archive as it may stand in a sentence: control characters as '?', of more than 200 bytes the
+// first ones.
+std::string printable(std::string_view text);
+
 class ImageListing {
  public:
   // A folder's images are files below it; an archive's are pieces of it.
@@ -34,7 +38,7 @@ class ImageListing {
 
   int64_t size() const noexcept { return static_cast<int64_t>(records_.size()); }
   Image image(int64_t i) const;
-  // "photos/cat/1.png"; of an archive "shard.tar: cat.png".
+  // "photos/cat/1.png"; of an archive "shard.tar: cat.png", the name printable().
   std::string where(int64_t i) const;
   // As where(), without the folder that all lie in: what fingerprints take.
   std::string name(int64_t i) const;

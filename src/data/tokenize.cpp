@@ -356,9 +356,15 @@ TokenizeReport tokenize(const TokenizeOptions& options, const ImageEncoder& enco
   try {
     complete = write_blocks({place(world.rank()), place(world.rank() + 1)}, Maker(job, encoder, blocks), blocks,
                             options.crops, *file, progress, stop);
-  } catch (const UserError&) {
-    file->discard();  // other images or options will not go on from it
-    throw;
+  } catch (const UserError& error) {
+    // With nothing done there is nothing to go on from.
+    const int64_t done = file->rows_done();
+    if (done == 0) {
+      file->discard();
+      throw;
+    }
+    throw UserError("{}; the {} rows done are kept in {}.part, and the same command goes on there", error.what(), done,
+                    options.out.string());
   }
   at::Tensor all_complete = at::full({1}, static_cast<int64_t>(complete), at::kLong);
   world.all_reduce(all_complete, comm::Reduce::kMin, "end of the encoding").wait();

@@ -12,8 +12,9 @@
 //          One that fails alone throws; its launch is to be ended by comm::end_together.
 // Stop     `stop` is asked after each block, of every rank; one that says so stops all of them. What is done stays in
 //          OUT.part, and the same call goes on there.
-// Errors   UserError for everything wrong with the images, the label file and the options; then nothing is left.
-//          An image that another rank sees otherwise, too. The output is complete or absent.
+// Errors   UserError for everything wrong with the images, the label file and the options; an image that another rank
+//          sees otherwise, too. The output is complete or absent. OUT.part stays where an image turns out to be
+//          unreadable after rows have been done: the same call goes on there once the image is what it was.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,9 @@
 //   const Comparison result = compare(network, reference, samples);
 //   fmt::print("{}", result.words());
 //
+//
+//   compare(network, file.gaussian(NpzStatistics::kPool, network.dimension()), nullptr, samples);   // npz_set.hpp
+//
 // Memory   Images are read in batches; the features of all of them are kept (4 D bytes an image), which precision,
 //          recall and KID need.
 // Errors   UserError: a set of too few images (fewest_images()).
@@ -44,12 +47,13 @@ ImageFeatures features_of(const FeatureNetwork& network, const ImageRows& images
 struct Comparison {
   std::string network, identity, frechet_name;
   bool random_weights = false;
-  int64_t reference_images = 0, sample_images = 0;
+  int64_t reference_images = 0, sample_images = 0;  // 0 of the reference: it has statistics alone
+  bool by_statistics = false;  // the Fréchet distance is to given statistics, of an unknown number of images
   double frechet = 0;
   KernelOptions kernel_options;
-  KernelDistance kernel;
+  std::optional<KernelDistance> kernel;  // this and the next two lines: where the reference has images
   int64_t neighbours = 0;
-  PrecisionRecall neighbourhoods;
+  std::optional<PrecisionRecall> neighbourhoods;
   std::optional<InceptionScore> inception_score;  // of the samples; where the network knows classes
 
   std::string words() const;  // one figure a line, then what they may be compared with
@@ -58,6 +62,10 @@ struct Comparison {
 
 // KID takes 100 subsets of 1000, or of the smaller set where that has fewer images; one, if that is both sets whole.
 Comparison compare(const FeatureNetwork& network, const ImageFeatures& reference, const ImageFeatures& samples);
+// With statistics that came with the reference. `images` of it, if there are any, give KID, precision and recall, as in
+// ADM's evaluator; without (null) there is the Fréchet distance alone.
+Comparison compare(const FeatureNetwork& network, const Gaussian& statistics, const ImageFeatures* images,
+                   const ImageFeatures& samples);
 
 // The score of a set in parts of 5000, over one fixed shuffle of its rows, since folders are sorted by class.
 InceptionScore shuffled_inception_score(const Tensor& logits_NC);

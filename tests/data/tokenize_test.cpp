@@ -113,6 +113,37 @@ TEST(Tokenize, NamesAnUnreadableImageAndLeavesNothing) {
   EXPECT_EQ(folder.entries(), 1);  // the images alone
 }
 
+TEST(Tokenize, KeepsWhatIsDoneWhereALaterImageCannotBeRead) {
+  const TemporaryFolder folder;
+  write_tree(folder / "train", 1, 8, 8);
+  write_tree(folder / "val", 1, 1, 8);
+  TokenizeOptions options{
+      .train = folder / "train", .validation = folder / "val", .out = folder / "calm.h5", .batch = 2};
+  tokenize(options, grey_encoder(8));
+  options.out = folder / "t.h5";
+  // In the last block of training images, damaged without a change of its size.
+  const fs::path victim = folder / "train/c0/7.png";
+  const std::string good = base::read_file(victim);
+  const auto write = [&](const std::string& bytes) { std::ofstream(victim, std::ios::binary) << bytes; };
+  write(good.substr(0, 30) + std::string(good.size() - 30, '\0'));
+  const std::string part = (folder / "t.h5.part").string();
+  const std::string said = message_of<UserError>([&] { tokenize(options, grey_encoder(8)); });
+  EXPECT_TRUE(said.starts_with(victim.string() + ": not a readable image")) << said;
+  EXPECT_TRUE(said.ends_with("; the 6 rows done are kept in " + part + ", and the same command goes on there")) << said;
+  EXPECT_FALSE(fs::exists(options.out));
+  write(good);
+  int encoded = 0;
+  ImageEncoder encoder = grey_encoder(8);
+  encoder.encode = [&encoded, inner = encoder.encode](const at::Tensor& x_BCHW) {
+    ++encoded;
+    return inner(x_BCHW);
+  };
+  tokenize(options, encoder);
+  EXPECT_EQ(encoded, 2);  // the last block of training images and that of validation
+  EXPECT_EQ(base::read_file(options.out), base::read_file(folder / "calm.h5"));
+  EXPECT_FALSE(fs::exists(part));
+}
+
 TEST(Tokenize, SkipsAndCountsUnreadableImagesWhenAsked) {
   const TemporaryFolder folder;
   write_tree(folder / "train", 2, 4, 8);

@@ -59,10 +59,10 @@ TEST(Comparison, OfASetInBatchesIsThatOfItsFeatures) {
   EXPECT_GT(result.frechet, 0.01);
   EXPECT_EQ(result.kernel_options.subset_size, 30);  // the smaller set whole, the larger one in parts
   EXPECT_EQ(result.kernel_options.subsets, 100);
-  EXPECT_GT(result.kernel.mean, 0);
+  EXPECT_GT(result.kernel->mean, 0);
   const PrecisionRecall pr = precision_recall(network.batch(a), network.batch(b));
-  EXPECT_EQ(result.neighbourhoods.precision, pr.precision);
-  EXPECT_EQ(result.neighbourhoods.recall, pr.recall);
+  EXPECT_EQ(result.neighbourhoods->precision, pr.precision);
+  EXPECT_EQ(result.neighbourhoods->recall, pr.recall);
 
   const auto json = result.json();
   EXPECT_EQ(json.at("frechet").at("name"), "FD-moments");
@@ -80,11 +80,34 @@ TEST(Comparison, OfASetWithItselfIsPerfect) {
   const Comparison result = compare(network, set, set);
   EXPECT_EQ(result.frechet_name, "FID");
   EXPECT_NEAR(result.frechet, 0, 1e-12);
-  EXPECT_EQ(result.neighbourhoods.precision, 1);
-  EXPECT_EQ(result.neighbourhoods.recall, 1);
+  EXPECT_EQ(result.neighbourhoods->precision, 1);
+  EXPECT_EQ(result.neighbourhoods->recall, 1);
   EXPECT_EQ(result.kernel_options.subsets, 1);  // all subsets of 25 would be the same
-  EXPECT_LT(result.kernel.mean, 0);             // equal points across count, equal points inside do not
+  EXPECT_LT(result.kernel->mean, 0);             // equal points across count, equal points inside do not
   EXPECT_THAT(result.words(), HasSubstr("(all images of both sets)"));
+}
+
+TEST(Comparison, WithGivenStatisticsTakesTheDistanceFromThem) {
+  const ChannelMoments network("moments");
+  const ImageFeatures reference = features_of(network, rows_of(images_named("a", 40, 0)), 7);
+  const ImageFeatures samples = features_of(network, rows_of(images_named("b", 30, 60)), 30);
+  const Gaussian given{at::full({6}, 0.25, at::kDouble), at::eye(6, at::kDouble), 0};
+  const Comparison images = compare(network, reference, samples);
+  const Comparison both = compare(network, given, &reference, samples), alone = compare(network, given, nullptr, samples);
+  for (const Comparison* result : {&both, &alone}) {
+    EXPECT_EQ(result->frechet, frechet_distance(given, samples.statistics.gaussian()));
+    EXPECT_EQ(result->json().at("frechet").at("by_statistics"), true);
+    EXPECT_THAT(result->words(), HasSubstr("FD-moments is to the file's statistics, which must be of this network, and "
+                                           "depends on the number of images: compare it only at 30 samples"));
+  }
+  EXPECT_EQ(both.kernel->mean, images.kernel->mean);
+  EXPECT_EQ(both.neighbourhoods->precision, images.neighbourhoods->precision);
+  EXPECT_EQ(both.json().at("kid"), images.json().at("kid"));
+  EXPECT_EQ(both.reference_images, 40);
+  EXPECT_EQ(alone.reference_images, 0);
+  for (const char* absent : {"kid", "precision", "recall", "k"}) EXPECT_FALSE(alone.json().contains(absent)) << absent;
+  EXPECT_THAT(alone.words(), HasSubstr("no KID, precision and recall: the reference has statistics alone"));
+  EXPECT_THAT(both.words(), testing::Not(HasSubstr("no KID")));
 }
 
 TEST(Comparison, RefusesSetsOfThreeImages) {

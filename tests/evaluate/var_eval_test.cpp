@@ -17,6 +17,7 @@
 #include "evaluate/inception.hpp"
 #include "nn/tensor.hpp"
 #include "tests/support/hash_weights.hpp"
+#include "tests/support/python.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::evaluate {
@@ -78,9 +79,9 @@ TEST_F(VarEval, GivesTheLibrarysFiguresUnderTheirNames) {
   EXPECT_EQ(json.at("network").at("random"), true);
   // The program may run on another number of threads.
   EXPECT_NEAR(json.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet);
-  EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel.mean, 1e-4 * std::abs(want.kernel.mean));
-  EXPECT_EQ(json.at("precision"), want.neighbourhoods.precision);
-  EXPECT_EQ(json.at("recall"), want.neighbourhoods.recall);
+  EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel->mean, 1e-4 * std::abs(want.kernel->mean));
+  EXPECT_EQ(json.at("precision"), want.neighbourhoods->precision);
+  EXPECT_EQ(json.at("recall"), want.neighbourhoods->recall);
   EXPECT_EQ(json.at("reference_images"), 5);
   EXPECT_EQ(json.at("sample_images"), 4);
   EXPECT_FALSE(json.contains("inception_score"));
@@ -98,6 +99,63 @@ TEST_F(VarEval, CallsItFidAndScoresClassesOnTheUsersWord) {
   EXPECT_THAT(text("out"), HasSubstr("network: inception-2015-12-05 ("));
   EXPECT_THAT(text("out"), HasSubstr("FID depends on the numbers of images"));
   EXPECT_THAT(refusal(sets + " --seed 3"), HasSubstr("--seed 3: has an effect with --features random alone"));
+}
+
+// numpy makes the files of the folders' images and of the features that the library gives for them.
+TEST_F(VarEval, ReadsFilesOfNumpyInThePlaceOfFolders) {
+  const Inception network = Inception::random(7);
+  for (const char* name : {"reference", "samples"}) {
+    const ImageFolder images = ImageFolder::open(folder_ / name);
+    const at::Tensor all = images.batch(0, images.size());
+    const auto save = [&](const std::string& suffix, const at::Tensor& t) {
+      folder_.write(name + suffix, {static_cast<const char*>(t.const_data_ptr()), t.nbytes()});
+    };
+    save(".u8", all.permute({0, 2, 3, 1}).contiguous());
+    save(".f4", network.batch(all));
+  }
+  test::run_python(R"(
+import os, sys, numpy as np
+os.chdir(sys.argv[1])
+pixels = {name: np.fromfile(name + '.u8', np.uint8).reshape(-1, 12, 12, 3) for name in ('reference', 'samples')}
+features = np.fromfile('reference.f4', np.float32).reshape(-1, 2048)
+statistics = {'mu': features.mean(0), 'sigma': np.cov(features, rowvar=False)}
+np.savez('samples.npz', arr_0=pixels['samples'], arr_1=np.zeros(4, np.int64))
+np.savez('images.npz', arr_0=pixels['reference'])
+np.savez_compressed('statistics.npz', **statistics)
+np.savez('both.npz', arr_0=pixels['reference'], **statistics)
+np.savez('other.npz', mu=np.zeros(768), sigma=np.eye(768))
+)",
+                   folder_.path());
+  const auto features = [&](const char* name) {
+    const ImageFolder images = ImageFolder::open(folder_ / name);
+    return features_of(network, {images.size(), [&](int64_t i, int64_t n) { return images.batch(i, n); }}, 3);
+  };
+  const Comparison want = compare(network, features("reference"), features("samples"));
+  for (const char* reference : {"images.npz", "both.npz"}) {
+    ASSERT_EQ(run(fmt::format("fd --features random --seed 7 --json --samples samples.npz --reference {}", reference)), 0)
+        << text("err");
+    const auto json = nlohmann::json::parse(text("out"));
+    // The program may run on another number of threads.
+    EXPECT_NEAR(json.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet) << reference;
+    EXPECT_EQ(json.at("frechet").at("by_statistics"), reference == std::string("both.npz"));
+    EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel->mean, 1e-4 * std::abs(want.kernel->mean));
+    EXPECT_EQ(json.at("precision"), want.neighbourhoods->precision);
+    EXPECT_EQ(json.at("recall"), want.neighbourhoods->recall);
+    EXPECT_EQ(json.at("reference_images"), 5);
+  }
+
+  ASSERT_EQ(run("fd --features random --seed 7 --reference statistics.npz --samples samples"), 0) << text("err");
+  const std::string begin =
+      "reference statistics of statistics.npz, 4 samples in samples, 12 x 12 pixels\nFD-random  ";
+  ASSERT_THAT(text("out"), testing::StartsWith(begin));
+  EXPECT_NEAR(std::stod(text("out").substr(begin.size())), want.frechet, 1e-4 * want.frechet);
+
+  EXPECT_THAT(refusal("fd --features random --reference reference --samples statistics.npz"),
+              HasSubstr("--samples statistics.npz: holds statistics, but no images (arr_0), which the samples must"));
+  EXPECT_THAT(refusal("fd --features random --reference other.npz --samples samples"),
+              HasSubstr("other.npz: mu has 768 features, the network has 2048; expected statistics of the same"));
+  EXPECT_THAT(refusal("fd --features random --reference samples/0.png --samples samples"),
+              HasSubstr("samples/0.png: not a zip archive"));
 }
 
 TEST_F(VarEval, RefusesInOneSentence) {
