@@ -3,10 +3,12 @@
 #
 #   ./launch/fuzz.sh                 ten minutes each
 #   ./launch/fuzz.sh 60 7            60 s each, with seed 7
+#   ./launch/fuzz.sh 60 7 pth_fuzz   that one alone
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-600} seed=${2:-$(date +%s)}
-fuzzers=(spec_fuzz run_file_fuzz manifest_fuzz safetensors_fuzz pth_fuzz tar_fuzz image_fuzz npz_fuzz)
+fuzzers=("${@:3}")
+[ $# -gt 2 ] || fuzzers=(spec_fuzz run_file_fuzz manifest_fuzz safetensors_fuzz pth_fuzz tar_fuzz image_fuzz npz_fuzz)
 
 cmake --preset asan >/dev/null
 cmake --build build/asan --target "${fuzzers[@]}" >build/asan/fuzz.log || { tail -n 50 build/asan/fuzz.log >&2; exit 1; }

@@ -9,6 +9,7 @@
 #   ./launch/prove.sh sanitizers         the tests under the address, leak and thread sanitizers
 #   ./launch/prove.sh many-runs          a sweep of 2,000 runs of half a second: under 1 % outside runs; a quiet machine
 #   ./launch/prove.sh fuzz               ten minutes of each fuzzer under the address and undefined behaviour sanitizers
+#   ./launch/prove.sh fuzz pth_fuzz      of that one alone
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,19 +28,24 @@ case $name in
   slurm)       command=("$python" tests/programs/slurm_test.py) ;;
   many-runs)   command=("$python" tests/programs/many_runs_test.py) ;;
   sanitizers)  command=(./launch/sanitizers.sh) needs= ;;
-  fuzz)        command=(./launch/fuzz.sh 600) needs= ;;
+  fuzz)        command=(./launch/fuzz.sh 600 "$(date +%s)" "${@:2}") needs= ;;
   *)
     echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm, many-runs, sanitizers or fuzz" >&2
     exit 2
     ;;
 esac
 
+if [ $# -gt 1 ] && [ "$name" != fuzz ]; then
+  echo "prove.sh: $name takes no '$2'; only fuzz does, the name of a fuzzer" >&2
+  exit 2
+fi
 if [ -n "$needs" ] && [ ! -x "$needs" ]; then
   echo "prove.sh: $needs is not there; build it first (launch/test.sh)" >&2
   exit 2
 fi
 commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo ' with changes')
-file=results/proofs/$(date +%F)_$name.md
+title=$(IFS=-; echo "$*")
+file=results/proofs/$(date +%F)_$title.md
 figures=$(mktemp)
 trap 'rm -f "$figures"' EXIT
 
@@ -49,12 +55,12 @@ verdict="holds"
 
 mkdir -p results/proofs
 cat >"$file.part" <<REPORT
-# $name: $verdict
+# $title: $verdict
 
 - date: $(date -u +%FT%TZ), $((SECONDS - begin)) s
 - machine: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(nproc --all) cores, $(free -g | awk '/^Mem/ {print $2}') GiB
 - versions: commit $commit, torch $("$python" -c 'from importlib.metadata import version; print(version("torch"))'), g++ $(g++ -dumpfullversion), $(mpirun --version | head -n 1)
-- command: \`./launch/prove.sh $name\`, which runs \`${command[*]}\`
+- command: \`./launch/prove.sh $*\`, which runs \`${command[*]}\`
 
 \`\`\`
 $(cat "$figures")
