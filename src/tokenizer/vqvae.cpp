@@ -206,6 +206,8 @@ Tensor Vqvae::decode_tokens(const Tensor& tokens_BL) const {
 
 namespace {
 
+constexpr double kLeastUse = 1e-12;  // below it a use counts as this in a logarithm
+
 // How often each code was chosen, float32 [V]; weight_N undefined: 1.
 Tensor count_hits(const Tensor& tokens_N, const Tensor& weight_N, int64_t vocabulary) {
   const Tensor weights = weight_N.defined() ? weight_N : at::ones(tokens_N.sizes(), tokens_N.options().dtype(at::kFloat));
@@ -241,7 +243,7 @@ Vqvae::TrainOutput Vqvae::forward_train(const Tensor& image_B3XX, const TrainOpt
     if (options.usage_V.defined()) {
       const Tensor left_BCHW = k == 0 ? f_BCHW : f_BCHW - f_hat_BCHW.detach();
       const Tensor p_NV = quantizer_.soft_use(quantizer_.residual_codes(k, left_BCHW), options.entropy_temperature);
-      const Tensor cost = at::mv(p_NV, options.usage_V.clamp_min(1e-12).log()).sum();
+      const Tensor cost = (p_NV * (options.usage_V.clamp_min(kLeastUse).log() - p_NV.clamp_min(kLeastUse).log())).sum();
       out.entropy_loss = k == 0 ? cost : out.entropy_loss + cost;
       const Tensor use_V = p_NV.detach().sum(0);
       out.soft_use_V = k == 0 ? use_V : out.soft_use_V + use_V;

@@ -151,7 +151,9 @@ class Vqvae {
     std::vector<Tensor> counted;    // 1 or 0 for each: S tensors [B side^2] float32; empty where all count
     Tensor hits_SV;                 // how often each code was chosen, float32
     // With p the softmax of -distance^2 / temperature over the codes: mean over rows and scales of
-    // sum_v p_v log usage_v, whose gradient is that of minus the entropy of the mean use; scalar.
+    // sum_v p_v (log usage_v - log p_v), minus what a row tells of its code: least where each row is decided and all
+    // rows together use the codes evenly (arXiv 2310.05737, equation 4). Evenness alone would have a worse
+    // optimum: features so small that no row is decided. Scalar.
     Tensor entropy_loss;
     Tensor soft_use_V;  // sum of p over all rows, float32
   };

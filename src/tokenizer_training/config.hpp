@@ -216,7 +216,7 @@ struct CodebookConfig {
     if (scale_dropout > 0 || kShowsAll<Visitor>)
       v.field("scale_dropout_from", scale_dropout_from, "scale_dropout: scales that an image keeps at least",
               Range<int64_t>::at_least(1));
-    v.field("entropy", entropy, "weight of minus the entropy of the codes' mean soft use, in nats",
+    v.field("entropy", entropy, "weight of minus the information that a place has on its code, in nats: even use, decided choices",
             Range<double>::at_least(0));
     if (entropy > 0 || kShowsAll<Visitor>)
       v.field("entropy_temperature", entropy_temperature, "entropy: squared distance by which a choice falls to 1 / e",

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -282,6 +283,21 @@ TEST(Vqvae, DecodesInBf16NearFp32AndLeavesTheEncoderAlone) {
   EXPECT_GT(moved, 1e-6);
   EXPECT_LT(moved, 0.02);
   EXPECT_TRUE(at::equal(rounded.features(expected), exact.features(expected)));
+}
+
+// Beside an even use: nothing is known of a code while all are as likely, log V nats once choices are decided.
+TEST(Vqvae, EntropyTermIsMinusWhatAPlaceTellsOfItsCode) {
+  const at::NoGradGuard no_grad;
+  const Vqvae vqvae = hash_vqvae(tiny_config());
+  const Tensor image = at::linspace(-1, 1, 2 * 3 * 8 * 8).view({2, 3, 8, 8});
+  const int64_t codes = vqvae.config().vocabulary;
+  const Tensor usage_V = at::full({codes}, 1.0 / static_cast<double>(codes));
+  auto term = [&](double temperature) {
+    return vqvae.forward_train(image, {.usage_V = usage_V, .entropy_temperature = temperature})
+        .entropy_loss.item<double>();
+  };
+  EXPECT_NEAR(term(1e6), 0, 1e-3);
+  EXPECT_NEAR(term(1e-6), -std::log(static_cast<double>(codes)), 1e-3);
 }
 
 TEST(Vqvae, InitialisationIsAFunctionOfSeedAndName) {
