@@ -104,14 +104,16 @@ void compare_sets(const Arguments& a) {
                     samples.height);
   const Inception network = feature_network({a.features, a.name, a.seed});
   // Before any image is looked at: the file may be refused.
-  std::optional<evaluate::Gaussian> statistics;
+  std::optional<evaluate::Gaussian> statistics, spatial;
   if (reference.has_statistics()) statistics = reference.file->gaussian(NpzStatistics::kPool, network.dimension());
+  if (statistics && reference.file->features(NpzStatistics::kSpatial))
+    spatial = reference.file->gaussian(NpzStatistics::kSpatial, network.spatial_dimension());
   std::optional<evaluate::ImageFeatures> reference_features;
   if (reference.images.count > 0) reference_features.emplace(features_of("reference", network, reference, a.batch));
   const evaluate::ImageFeatures sample_features = features_of("samples", network, samples, a.batch);
   evaluate::Comparison result =
       statistics ? evaluate::compare(network, *statistics, reference_features ? &*reference_features : nullptr,
-                                     sample_features)
+                                     sample_features, spatial ? &*spatial : nullptr)
                  : evaluate::compare(network, *reference_features, sample_features);
   if (network.name() == evaluate::kFidNetwork)
     result.inception_score = evaluate::shuffled_inception_score(network.logits(sample_features.features_ND));
@@ -136,7 +138,7 @@ ExitCode run(int argc, char** argv) {
   app.require_subcommand(1);
   Arguments a;
   CLI::App* fd =
-      app.add_subcommand("fd", "Fréchet distance, KID, precision and recall of samples against a reference");
+      app.add_subcommand("fd", "Fréchet distances, KID, precision and recall of samples against a reference");
   fd->add_option("--reference", a.reference,
                  "folder of images, or of class folders with images; or an .npz file of images (arr_0), statistics "
                  "(mu, sigma) or both")

@@ -5,13 +5,15 @@
 //   const Comparison result = compare(network, reference, samples);
 //   fmt::print("{}", result.words());
 //
-//
 //   compare(network, file.gaussian(NpzStatistics::kPool, network.dimension()), nullptr, samples);   // npz_set.hpp
 //
+// sFID     Over spatial features, where the network has them: the same Fréchet distance, which sees where in the image
+//          something is (Nash et al. 2021, arXiv 2103.03841; the layer as openai/guided-diffusion
+//          evaluations/evaluator.py takes it).
 // Memory   Images are read in batches; the features of all of them are kept (4 D bytes an image), which precision,
-//          recall and KID need.
+//          recall and KID need, and of the spatial ones 8 E^2 bytes a set.
 // Errors   UserError: a set of too few images (fewest_images()).
-// Legend   N images, D features, C classes.
+// Legend   N images, D features, E spatial features, C classes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,17 +41,19 @@ struct ImageRows {
 struct ImageFeatures {
   Tensor features_ND;  // float32
   GaussianStatistics statistics;
+  std::optional<GaussianStatistics> spatial = {};  // of E features; where the network has them
 };
 // `advance` is told how many images are done with each batch; may be empty.
 ImageFeatures features_of(const FeatureNetwork& network, const ImageRows& images, int64_t batch,
                           const std::function<void(int64_t)>& advance = {});
 
 struct Comparison {
-  std::string network, identity, frechet_name;
+  std::string network, identity, frechet_name, spatial_name;
   bool random_weights = false;
   int64_t reference_images = 0, sample_images = 0;  // 0 of the reference: it has statistics alone
   bool by_statistics = false;  // the Fréchet distance is to given statistics, of an unknown number of images
   double frechet = 0;
+  std::optional<double> spatial;  // Fréchet distance of the spatial features, where both sides have them
   KernelOptions kernel_options;
   std::optional<KernelDistance> kernel;  // this and the next two lines: where the reference has images
   int64_t neighbours = 0;
@@ -63,9 +67,10 @@ struct Comparison {
 // KID takes 100 subsets of 1000, or of the smaller set where that has fewer images; one, if that is both sets whole.
 Comparison compare(const FeatureNetwork& network, const ImageFeatures& reference, const ImageFeatures& samples);
 // With statistics that came with the reference. `images` of it, if there are any, give KID, precision and recall, as in
-// ADM's evaluator; without (null) there is the Fréchet distance alone.
+// ADM's evaluator; without (null) there are the Fréchet distances alone. `spatial`: statistics of the spatial features
+// that came with it; null: none.
 Comparison compare(const FeatureNetwork& network, const Gaussian& statistics, const ImageFeatures* images,
-                   const ImageFeatures& samples);
+                   const ImageFeatures& samples, const Gaussian* spatial = nullptr);
 
 // The score of a set in parts of 5000, over one fixed shuffle of its rows, since folders are sorted by class.
 InceptionScore shuffled_inception_score(const Tensor& logits_NC);

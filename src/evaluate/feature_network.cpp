@@ -7,4 +7,6 @@ std::string frechet_name(const FeatureNetwork& network) {
   return network.name() == kFidNetwork ? "FID" : "FD-" + network.name();
 }
 
+std::string spatial_name(const FeatureNetwork& network) { return "s" + frechet_name(network); }
+
 }  // namespace varscale::evaluate

@@ -79,6 +79,8 @@ TEST_F(VarEval, GivesTheLibrarysFiguresUnderTheirNames) {
   EXPECT_EQ(json.at("network").at("random"), true);
   // The program may run on another number of threads.
   EXPECT_NEAR(json.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet);
+  EXPECT_EQ(json.at("spatial_frechet").at("name"), "sFD-random");
+  EXPECT_NEAR(json.at("spatial_frechet").at("value").get<double>(), *want.spatial, 1e-4 * *want.spatial);
   EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel->mean, 1e-4 * std::abs(want.kernel->mean));
   EXPECT_EQ(json.at("precision"), want.neighbourhoods->precision);
   EXPECT_EQ(json.at("recall"), want.neighbourhoods->recall);
@@ -112,13 +114,16 @@ TEST_F(VarEval, ReadsFilesOfNumpyInThePlaceOfFolders) {
     };
     save(".u8", all.permute({0, 2, 3, 1}).contiguous());
     save(".f4", network.batch(all));
+    save(".s4", network.run(all).spatial_BE);
   }
   test::run_python(R"(
 import os, sys, numpy as np
 os.chdir(sys.argv[1])
 pixels = {name: np.fromfile(name + '.u8', np.uint8).reshape(-1, 12, 12, 3) for name in ('reference', 'samples')}
 features = np.fromfile('reference.f4', np.float32).reshape(-1, 2048)
-statistics = {'mu': features.mean(0), 'sigma': np.cov(features, rowvar=False)}
+spatial = np.fromfile('reference.s4', np.float32).reshape(-1, 2023)
+statistics = {'mu': features.mean(0), 'sigma': np.cov(features, rowvar=False),
+              'mu_s': spatial.mean(0), 'sigma_s': np.cov(spatial, rowvar=False)}
 np.savez('samples.npz', arr_0=pixels['samples'], arr_1=np.zeros(4, np.int64))
 np.savez('images.npz', arr_0=pixels['reference'])
 np.savez_compressed('statistics.npz', **statistics)
@@ -138,6 +143,7 @@ np.savez('other.npz', mu=np.zeros(768), sigma=np.eye(768))
     // The program may run on another number of threads.
     EXPECT_NEAR(json.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet) << reference;
     EXPECT_EQ(json.at("frechet").at("by_statistics"), reference == std::string("both.npz"));
+    EXPECT_NEAR(json.at("spatial_frechet").at("value").get<double>(), *want.spatial, 1e-4 * *want.spatial) << reference;
     EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel->mean, 1e-4 * std::abs(want.kernel->mean));
     EXPECT_EQ(json.at("precision"), want.neighbourhoods->precision);
     EXPECT_EQ(json.at("recall"), want.neighbourhoods->recall);
