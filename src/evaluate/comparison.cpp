@@ -12,21 +12,6 @@
 
 namespace varscale::evaluate {
 
-ImageFeatures features_of(const FeatureNetwork& network, const ImageRows& images, int64_t batch,
-                          const std::function<void(int64_t)>& advance) {
-  ImageFeatures all{at::empty({images.count, network.dimension()}), GaussianStatistics(network.dimension())};
-  if (network.spatial_dimension() > 0) all.spatial.emplace(network.spatial_dimension());
-  for (int64_t begin = 0; begin < images.count; begin += batch) {
-    const auto [features_BD, spatial_BE] = network.both(images.batch(begin, batch));
-    const int64_t count = features_BD.size(0);
-    all.features_ND.slice(0, begin, begin + count).copy_(features_BD);
-    all.statistics.add(features_BD);
-    if (all.spatial) all.spatial->add(spatial_BE);
-    if (advance) advance(count);
-  }
-  return all;
-}
-
 namespace {
 
 void require_enough(int64_t images) {
@@ -34,15 +19,17 @@ void require_enough(int64_t images) {
     throw base::UserError("a comparison needs at least {} images in each set, one has {}", fewest_images(), images);
 }
 
-Comparison of_network(const FeatureNetwork& network, const ImageFeatures& samples) {
+Comparison of_network(const NetworkFacts& network, const ImageFeatures& samples) {
   Comparison result;
-  result.network = network.name();
-  result.identity = network.identity();
+  result.network = network.name;
+  result.identity = network.identity;
   result.frechet_name = frechet_name(network);
   result.spatial_name = spatial_name(network);
-  result.random_weights = network.is_random();
+  result.random_weights = network.is_random;
   result.sample_images = samples.statistics.count();
   require_enough(result.sample_images);
+  if (network.name == kFidNetwork && !network.is_random && samples.logits_NC.defined())
+    result.inception_score = shuffled_inception_score(samples.logits_NC);
   return result;
 }
 
@@ -64,7 +51,7 @@ void compare_points(const ImageFeatures& reference, const ImageFeatures& samples
 
 int64_t fewest_images() noexcept { return NeighbourOptions().k + 1; }
 
-Comparison compare(const FeatureNetwork& network, const ImageFeatures& reference, const ImageFeatures& samples) {
+Comparison compare(const NetworkFacts& network, const ImageFeatures& reference, const ImageFeatures& samples) {
   Comparison result = of_network(network, samples);
   compare_points(reference, samples, result);
   result.frechet = frechet_distance(reference.statistics.gaussian(), samples.statistics.gaussian());
@@ -73,7 +60,7 @@ Comparison compare(const FeatureNetwork& network, const ImageFeatures& reference
   return result;
 }
 
-Comparison compare(const FeatureNetwork& network, const Gaussian& statistics, const ImageFeatures* images,
+Comparison compare(const NetworkFacts& network, const Gaussian& statistics, const ImageFeatures* images,
                    const ImageFeatures& samples, const Gaussian* spatial) {
   Comparison result = of_network(network, samples);
   if (images != nullptr) compare_points(*images, samples, result);

@@ -7,7 +7,7 @@
 //
 // A distance means nothing without its network: whoever prints one prints frechet_name() and identity().
 //
-// Legend   B images, H, W pixels, D features, E spatial features.
+// Legend   B images, H, W pixels, D features, E spatial features, C classes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,6 +28,12 @@ struct BatchFeatures {
   Tensor spatial_BE;   // float32, those of sFID; undefined where the network has none
 };
 
+// Which network features are of.
+struct NetworkFacts {
+  std::string name, identity;  // those of the network
+  bool is_random = false;
+};
+
 class FeatureNetwork {
  public:
   virtual ~FeatureNetwork() = default;
@@ -41,12 +47,20 @@ class FeatureNetwork {
   virtual Tensor batch(const Tensor& images_u8_B3HW) const = 0;
   // The same with the spatial features, in one pass.
   virtual BatchFeatures both(const Tensor& images_u8_B3HW) const { return {batch(images_u8_B3HW), {}}; }
+
+  virtual int64_t classes() const { return 0; }  // C, that it was trained to tell apart; 0: none
+  // [B,D] to [B,C], for the Inception score; of a network with classes alone.
+  virtual Tensor logits(const Tensor& features_BD) const;
+
+  NetworkFacts facts() const { return {name(), identity(), is_random()}; }
 };
 
 // "FID" for the published network alone, "FD-random" for every network with random weights, otherwise "FD-" and
 // the network's name: none of these compares with another.
-std::string frechet_name(const FeatureNetwork& network);
+std::string frechet_name(const NetworkFacts& network);
+inline std::string frechet_name(const FeatureNetwork& network) { return frechet_name(network.facts()); }
 // Of the distance over spatial features: "s" before that name, so "sFID" for the published network alone.
-std::string spatial_name(const FeatureNetwork& network);
+std::string spatial_name(const NetworkFacts& network);
+inline std::string spatial_name(const FeatureNetwork& network) { return spatial_name(network.facts()); }
 
 }  // namespace varscale::evaluate

@@ -64,8 +64,9 @@ class Inception : public FeatureNetwork {
   }
 
   Output run(const Tensor& images_u8_B3HW, const Observer& observe = {}) const;
-  // Of the 1008 classes, without bias, as the Inception score takes them: [B,D] to [B,1008].
-  Tensor logits(const Tensor& pool3_BD) const;
+  int64_t classes() const override { return is_random_ ? 0 : 1008; }
+  // Without bias, as the Inception score takes them: [B,D] to [B,1008].
+  Tensor logits(const Tensor& pool3_BD) const override;
 
   // All tensors of the network with their shapes, in state-dict order, uninitialised.
   static nn::NamedTensors state();
