@@ -1,4 +1,5 @@
-// var_eval: how far one set of images is from another; and what a network makes of a set, kept for later.
+// var_eval: how far one set of images is from another; what a network makes of a set, kept for later; and the scores of
+// a sweep's runs.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -21,6 +22,7 @@
 #include "feature_option.hpp"
 #include "image_side.hpp"
 #include "records/feature_file.hpp"
+#include "sweep_scores.hpp"
 
 namespace varscale::apps {
 namespace {
@@ -42,8 +44,9 @@ Examples:
   var_eval fd --reference VIRTUAL_imagenet256_labeled.npz --samples samples.npz --features inception.pth
   launch/mpirun.sh -n 8 var_eval features --images images/val --features inception.pth --out val.h5
   var_eval fd --reference val.h5 --samples samples --features inception.pth
+  launch/mpirun.sh -n 8 var_eval sweep sweeps/depth.yaml
 
-Exit codes: 0 done, 2 bad input, others failure.)";
+Exit codes: 0 done, 2 bad input, 75 stopped by a signal and to be started again, others failure.)";
 
 constexpr int64_t kBatchByDefault = 16;
 
@@ -57,6 +60,8 @@ struct Arguments {
   std::string features, name;
   std::optional<uint64_t> seed;
   std::optional<int64_t> batch;
+  // sweep
+  SweepToScore sweep;
 
   FeatureOption option() const { return {.features = features, .name = name, .seed = seed}; }
 };
@@ -218,9 +223,17 @@ ExitCode run(int argc, char** argv) {
       ->required();
   features->add_option("--out", a.out, "the file, .h5")->required();
   add_network(*features, a);
+  CLI::App* sweep = app.add_subcommand(
+      "sweep", "samples every finished run of a sweep and scores it, as the section evaluate of the file says");
+  sweep->add_option("FILE", a.sweep.file, "the sweep file")->required();
+  sweep->add_option("--set", a.sweep.overrides, "override a key of the file: evaluate.images=1000")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  sweep->add_flag("--json", a.sweep.json, "print the figures as JSON");
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
   const auto world = comm::open_world();
   return comm::end_together(*world, [&] {
+    if (sweep->parsed()) return score_sweep(a.sweep, *world);
     const data::VipsRuntime vips("var_eval");
     if (features->parsed()) keep_features(a, *world);
     else compare_sets(a, *world);

@@ -81,8 +81,6 @@ const char* name_of(Task task) {
   return std::ranges::find(kCommands, task, &Command::task)->name;
 }
 
-// Image j of class c has the index c x this + j, whatever else is drawn.
-constexpr int64_t kImagesPerClass = 1'000'000;
 constexpr int64_t kClassesByDefault = 16;
 constexpr int64_t kPixelsShown = 96;  // smaller images are enlarged by a whole factor
 
