@@ -22,6 +22,7 @@
 #include "data/png.hpp"
 #include "generate/edit.hpp"
 #include "generate/outputs.hpp"
+#include "generate/pyramid.hpp"
 #include "generate/sample_job.hpp"
 #include "generate/sampler.hpp"
 #include "sample_model.hpp"
@@ -52,6 +53,7 @@ Examples:
   var_sample results/quickstart/runs/d5-s0-1f3a9c --tokenizer results/quickstart/tokenizer.safetensors
   var_sample d16.safetensors --tokenizer vae.safetensors --classes 207,360,387 --cfg 4 --top-k 900 --top-p 0.95
   launch/mpirun.sh -n 8 var_sample RUN --tokenizer TOK --classes all --per-class 50 --npz samples.npz
+  var_sample RUN --tokenizer TOK --classes 3 --pyramid pyramid.png
   var_sample inpaint RUN --tokenizer TOK --image cat.png --box 64,64,192,192 --out cat-filled.png
 
 Exit codes: 0 done, 2 bad input, 75 stopped by a signal and to be started again, others failure.)";
@@ -95,13 +97,17 @@ struct Arguments {
   std::string classes;
   int64_t per_class = 8;
   uint64_t order_seed = 0;
+  fs::path pyramid;
   // the others
   fs::path image, mask;
   std::string box, label;
   int64_t count = 4, first_scales = 0;
 
   // Where a launch keeps what it has drawn so far; and in it, a file that says that the folder of images was begun.
-  fs::path part() const { return (!npz.empty() ? npz : !images.empty() ? images : out).string() + ".part"; }
+  fs::path part() const {
+    return (!npz.empty() ? npz : !images.empty() ? images : !out.empty() ? out : pyramid).string() + ".part";
+  }
+  bool pyramid_alone() const { return !pyramid.empty() && npz.empty() && images.empty() && out.empty(); }
   fs::path images_begun() const { return part() / "images-begun"; }
 };
 
@@ -135,6 +141,8 @@ void add_sample(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(int64_t{1}, kImagesPerClass));
   CLI::Option* npz = app.add_option("--npz", a.npz, "archive for evaluators: arr_0 uint8 [N,H,W,3], arr_1 the classes");
   app.add_option("--order-seed", a.order_seed, "of the order of the images in the archive (default 0)")->needs(npz);
+  app.add_option("--pyramid", a.pyramid,
+                 "picture of how the first image comes about: its token maps, and below the image after each");
 }
 
 void add_edit(CLI::App& app, Arguments& a) {
@@ -179,9 +187,14 @@ bool parse(int argc, char** argv, Arguments& a) {
     a.sampling.cfg = 0;
   }
   if (!a.images.empty() && !a.images.has_filename()) a.images = a.images.parent_path();  // "folder/"
-  if (a.out.empty() && a.npz.empty() && a.images.empty()) a.out = "samples.png";
+  if (a.out.empty() && a.npz.empty() && a.images.empty() && a.pyramid.empty()) a.out = "samples.png";
   if (!a.out.empty() && a.out.extension() != ".png")
     throw UserError("--out {}: expected a name that ends in .png", a.out.string());
+  if (!a.pyramid.empty() && a.pyramid.extension() != ".png")
+    throw UserError("--pyramid {}: expected a name that ends in .png", a.pyramid.string());
+  if (!a.pyramid.empty() && a.sampling.smooth)
+    throw UserError("--pyramid {}: shows tokens, and with --smooth an image is a mixture of codes instead",
+                    a.pyramid.string());
   if (!a.npz.empty() && a.npz.extension() != ".npz")
     throw UserError("--npz {}: expected a name that ends in .npz", a.npz.string());
   a.sampling.compute = a.precision == "bf16" ? at::kBFloat16 : at::kFloat;
@@ -245,6 +258,7 @@ Asked ask_for_classes(const Arguments& a, const SampleModel& model) {
       asked.names.push_back(fmt::format("{:04}-{:06}", c, j));
     }
   }
+  if (a.pyramid_alone()) asked.requests.resize(1), asked.names.resize(1);  // the others would not be seen
   asked.columns = a.per_class;
   asked.facts = {{"classes", classes},
                  {"class_names", std::move(names)},
@@ -337,7 +351,8 @@ Json caption_of(const Arguments& a, const SampleModel& model, const tokenizer::V
   caption["group"] = s.group;
   caption["precision"] = a.precision;
   caption["threads"] = at::get_num_threads();
-  if (!a.out.empty()) caption["enlarged"] = enlarged_by(tokenizer);
+  if (!a.out.empty() || !a.pyramid.empty()) caption["enlarged"] = enlarged_by(tokenizer);
+  if (!a.pyramid.empty()) caption["pyramid"] = "of the first image: its token maps, and below the image after each";
   if (!a.npz.empty()) {
     caption["order_seed"] = a.order_seed;
     caption["order_rule"] = "row r is image order(r) of the classes' images one after another";
@@ -352,7 +367,7 @@ std::string text_of(const Json& caption) {
 // Beside each output; all say the same.
 std::vector<fs::path> captions_of(const Arguments& a) {
   std::vector<fs::path> captions;
-  for (fs::path path : {a.npz, a.out})
+  for (fs::path path : {a.npz, a.out, a.pyramid})
     if (!path.empty()) captions.push_back(path.replace_extension(".json"));
   if (!a.images.empty()) captions.push_back(a.images.string() + ".json");
   return captions;
@@ -361,15 +376,15 @@ std::vector<fs::path> captions_of(const Arguments& a) {
 // What has to be equal for a launch to go on with the images of another: the caption without what changes no pixel.
 Json settings_of(Json caption) {
   for (const char* key : {"caption", "class_names", "class_name", "image", "cfg_rule", "threads", "enlarged",
-                          "order_seed", "order_rule"})
+                          "order_seed", "order_rule", "pyramid"})
     caption.erase(key);
   return caption;
 }
 
 void refuse_impossible_outputs(const Arguments& a) {
-  for (const fs::path& path : {a.out, a.npz, a.images})
+  for (const fs::path& path : {a.out, a.npz, a.images, a.pyramid})
     if (!path.empty()) base::require_writable_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
-  for (const fs::path& path : {a.out, a.npz})
+  for (const fs::path& path : {a.out, a.npz, a.pyramid})
     if (fs::is_directory(path)) throw UserError("{}: is a folder, expected the name of a file", path.string());
   // A launch that was killed after it has left its own.
   const bool goes_on = fs::exists(a.part() / "job.json") && fs::exists(a.images_begun());
@@ -377,8 +392,16 @@ void refuse_impossible_outputs(const Arguments& a) {
     throw UserError("--images {}: is there already", a.images.string());
 }
 
-void write_outputs(const Arguments& a, const generate::SampleJob& job, const Asked& asked, const Json& caption,
+// Draws the first image once more, for its tokens.
+void write_pyramid(const fs::path& path, const generate::Sampler& sampler, const generate::Request& request,
                    const tokenizer::Vqvae& tokenizer) {
+  const at::Tensor pictures_BXX3 = generate::pyramid(tokenizer, sampler.sample({request}).tokens_BL);
+  data::write_png(path, data::enlarge(data::grid(pictures_BXX3, pictures_BXX3.size(0) / 2), enlarged_by(tokenizer)));
+}
+
+void write_outputs(const Arguments& a, const generate::SampleJob& job, const Asked& asked, const Json& caption,
+                   const generate::Sampler& sampler, const tokenizer::Vqvae& tokenizer) {
+  if (!a.pyramid.empty()) write_pyramid(a.pyramid, sampler, asked.requests.front(), tokenizer);
   const int64_t side = tokenizer.config().image_side;
   generate::ImageSupply images{
       .side = side, .labels = {}, .read = [&](int64_t i, uint8_t* out) { job.read(i, out); }};
@@ -432,12 +455,12 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
     return ExitCode::kStopped;
   }
   comm::agree_on(world, "outputs", [&] {
-    if (is_first) write_outputs(a, job, asked, caption, *tokenizer);
+    if (is_first) write_outputs(a, job, asked, caption, *sampler, *tokenizer);
     job.finish();
   });
   if (is_first && a.json) fmt::print("{}", text_of(caption));
   if (is_first && !a.json) {
-    for (const fs::path& path : {a.npz, a.images, a.out})
+    for (const fs::path& path : {a.npz, a.images, a.out, a.pyramid})
       if (!path.empty()) fmt::print("{}\n", path.string());
     fmt::print("{}\n", caption["caption"].get<std::string>());
   }

@@ -15,6 +15,7 @@
 #include "comm/communicator.hpp"
 #include "data/image_file.hpp"
 #include "data/png.hpp"
+#include "generate/pyramid.hpp"
 #include "generate/sampler.hpp"
 #include "records/token_file.hpp"
 #include "sweep/identity.hpp"
@@ -146,6 +147,24 @@ TEST_F(VarSample, DrawsARowAClassAndSaysHow) {
       at::from_blob(drawn.pixels.data(), {drawn.height, drawn.width, 3}, at::kByte), want));
 }
 
+TEST_F(VarSample, ShowsHowAnImageComesAbout) {
+  ASSERT_EQ(run("--classes birch,2 --seed 9 --pyramid pyramid.png"), 0) << text("err");
+  EXPECT_FALSE(fs::exists(folder_ / "samples.png"));
+  EXPECT_THAT(nlohmann::json::parse(text("pyramid.json")).at("pyramid").get<std::string>(), HasSubstr("first image"));
+  const Sampler sampler(model_, tokenizer_.quantizer(), {.seed = 9});
+  const auto shown = [&](const char* name) {
+    data::RgbImage drawn = data::decode_rgb(folder_ / name);
+    return at::from_blob(drawn.pixels.data(), {drawn.height, drawn.width, 3}, at::kByte).clone();
+  };
+  const Tensor want = data::enlarge(
+      data::grid(pyramid(tokenizer_, sampler.sample({{.image = 1'000'000, .label = 1}}).tokens_BL), 4), 6);
+  EXPECT_TRUE(at::equal(shown("pyramid.png"), want));
+  // Beside other outputs, which have all images.
+  ASSERT_EQ(run("--classes birch,2 --per-class 2 --seed 9 --out grid.png --pyramid again.png"), 0) << text("err");
+  EXPECT_TRUE(at::equal(shown("again.png"), want));
+  EXPECT_EQ(shown("grid.png").size(0), (2 * (16 + 2) + 2) * 6);
+}
+
 TEST_F(VarSample, RefusesInOneSentenceAndWritesNothing) {
   struct Case {
     std::string arguments, sentence;
@@ -160,6 +179,8 @@ TEST_F(VarSample, RefusesInOneSentenceAndWritesNothing) {
            Case{"--precision fp8", "--precision"},
            Case{"--out grid.jpg", "--out grid.jpg: expected a name that ends in .png"},
            Case{"--tokens nowhere.h5", "nowhere.h5"},
+           Case{"--pyramid a.jpg", "--pyramid a.jpg: expected a name that ends in .png"},
+           Case{"--pyramid a.png --smooth", "--pyramid a.png: shows tokens, and with --smooth an image is a mixture"},
        }) {
     EXPECT_EQ(run(c.arguments), 2) << c.arguments;
     EXPECT_THAT(text("err"), HasSubstr(c.sentence));
