@@ -3,7 +3,7 @@
     .deps/venv/bin/python analysis/figures.py results/quickstart/fit
 
 Every <name>.csv that is there gives <name>.png, <name>.pdf and <name>.svg: curves, law_n, law_c, law_d,
-residuals, held_out. Nothing but its own CSV goes into a figure.
+residuals, held_out, scores. Nothing but its own CSV goes into a figure.
 """
 
 import csv
@@ -230,7 +230,30 @@ def held_out(rows):
     return figure
 
 
-FIGURES = [curves, law_n, law_c, law_d, residuals, held_out]
+def scores(rows):
+    colours = depth_colours(rows)
+    figures = [("frechet", rows[0]["name"])]
+    if rows[0]["inception_score"]:
+        figures.append(("inception_score", "IS"))
+    figure, grid = plt.subplots(1, len(figures), figsize=(4.8 * len(figures), 3.8), squeeze=False)
+    for axes, (name, label) in zip(grid.flat, figures):
+        for row in rows:
+            filled = row["column"] == "protocol"
+            axes.plot(float(row["flops"]), float(row[name]), "o" if filled else "D", ms=6,
+                      mfc=colours[int(row["depth"])] if filled else "white", mec=colours[int(row["depth"])], mew=1.4)
+        log_x(axes, "training FLOPs C at the end of the run")
+        axes.set_ylabel(label)
+        axes.set_title(f"{label} of samples")
+        axes.margins(x=0.12, y=0.12)
+    handles = [Line2D([], [], color=MUTED, marker="o", ls="", label=f"guidance {rows[0]['cfg']}")]
+    if any(row["column"] == "best" for row in rows):
+        handles.append(Line2D([], [], color=MUTED, marker="D", mfc="white", ls="", label="best guidance of the grid"))
+    handles += [Line2D([], [], color=colours[d], lw=2, label=f"d{d}") for d in colours]
+    grid.flat[0].legend(handles=handles, loc="best")
+    return figure
+
+
+FIGURES = [curves, law_n, law_c, law_d, residuals, held_out, scores]
 
 
 def main():

@@ -356,6 +356,7 @@ ordered_json fit_json(const Results& results) {
   json["registered_prediction"] =
       results.comparison ? comparison_json(*results.comparison) : ordered_json();
   json["learning_rate"] = rates_json(results.rates);
+  json["scores"] = results.scores ? scores_json(*results.scores) : ordered_json();
   json["notes"] = results.analysis.notes;
   return json;
 }
@@ -378,6 +379,7 @@ void write_tables(const Results& results, const std::filesystem::path& out) {
   write_law(results.analysis, "L(C)", "flops", out / "law_c.csv");
   write_law(results.analysis, "L(D)", "", out / "law_d.csv");
   write_held_out(results.analysis, out);
+  if (results.scores) write_scores_csv(*results.scores, out);
 }
 
 }  // namespace varscale::analysis

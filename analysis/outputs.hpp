@@ -15,12 +15,13 @@
 #include "laws.hpp"
 #include "prediction.hpp"
 #include "runs.hpp"
+#include "scores.hpp"
 #include "tuning.hpp"
 
 namespace varscale::analysis {
 
 inline constexpr const char* kFigures[] = {"curves", "law_n",     "law_c",
-                                           "law_d",  "residuals", "held_out"};
+                                           "law_d",  "residuals", "held_out", "scores"};
 
 struct Results {
   const SweepRuns& sweep;
@@ -30,6 +31,7 @@ struct Results {
   std::string sentence;  // the law in one sentence
   LearningRates rates;
   std::string folder = {};  // of its files below the page; empty: beside it
+  std::optional<ScoreTable> scores = {};
 };
 
 nlohmann::ordered_json fit_json(const Results& results);

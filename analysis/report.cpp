@@ -72,6 +72,7 @@ class Page {
     prediction();
     curves();
     other_laws();
+    scores();
     learning_rate();
     residuals();
     if (r_.folder.empty()) text_ += pictures_html(sweep_.folder);
@@ -345,6 +346,14 @@ class Page {
         "law_d",
         "Final validation loss of one depth at several budgets, each with its own full schedule.");
     law_table("L(D)", false);
+  }
+
+  void scores() {
+    if (!r_.scores) return;
+    // The drawing comes between the words and the table.
+    std::string before = std::exchange(text_, {});
+    figure("scores", "Distance of each run's samples from the reference against the training FLOPs of the run.");
+    text_ = std::move(before) + scores_html(*r_.scores, std::exchange(text_, {}));
   }
 
   void learning_rate() {

@@ -192,7 +192,7 @@ ExitCode fit_one_kind(const Arguments& a, const SweepRuns& sweep, const std::opt
   if (const auto registration = read_registration(a.out))
     comparison = compare(*registration, sweep);
   const Results results{sweep, analysis, a.options, comparison,
-                        whole_sentence(sweep, analysis, comparison), rates};
+                        whole_sentence(sweep, analysis, comparison), rates, {}, read_score_table(sweep)};
 
   remove_folders_of_kinds(a.out);
   say_why_no_figures(write_fit(a, results, a.out));
@@ -276,7 +276,8 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
     std::optional<Comparison> comparison;
     if (registered == fitted[i]) comparison = compare(*registration, *fitted[i]);
     const std::string sentence = whole_sentence(*fitted[i], analyses[i], comparison);
-    fits.push_back({*fitted[i], analyses[i], a.options, comparison, sentence, rates[i], std::string(kKindFolder) + fitted[i]->kind});
+    fits.push_back({*fitted[i], analyses[i], a.options, comparison, sentence, rates[i],
+                    std::string(kKindFolder) + fitted[i]->kind, read_score_table(*fitted[i])});
   }
 
   remove_tables(a.out);

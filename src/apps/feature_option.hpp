@@ -21,6 +21,7 @@ inline constexpr const char* kFeatureFile =
 struct FeatureOption {
   std::string features, name;  // a file, or "random"
   std::optional<uint64_t> seed = {};
+  std::string prefix = "--";  // what sentences say before features, name and seed
 };
 
 evaluate::Inception feature_network(const FeatureOption& option);

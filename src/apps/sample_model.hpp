@@ -3,6 +3,7 @@
 // Errors   UserError: neither, a run without a checkpoint or trained on other tokens, a tokenizer that does not fit.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +13,9 @@
 #include "tokenizer/vqvae.hpp"
 
 namespace varscale::apps {
+
+// Image j of class c has the index c x this + j, whatever else is drawn.
+inline constexpr int64_t kImagesPerClass = 1'000'000;
 
 struct SampleModel {
   models::Var model;

@@ -9,22 +9,28 @@
 #include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "base/command_line.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/signals.hpp"
 #include "comm/communicator.hpp"
 #include "data/png.hpp"
+#include "evaluate/resnet.hpp"
 #include "generate/edit.hpp"
 #include "generate/outputs.hpp"
+#include "generate/pyramid.hpp"
+#include "generate/reject.hpp"
 #include "generate/sample_job.hpp"
 #include "generate/sampler.hpp"
+#include "sample_arguments.hpp"
 #include "sample_model.hpp"
+#include "sample_rejection.hpp"
 #include "tokenizer/vqvae.hpp"
 
 namespace varscale::apps {
@@ -35,160 +41,7 @@ using base::ExitCode;
 using base::UserError;
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kAbout =
-    "Draws images of the classes that a model was trained on, as one picture with a row a class, as a folder of PNG\n"
-    "files or as one .npz archive, and writes a JSON file beside each that says how they were made. An image depends\n"
-    "on the model, the settings, the seed, its class and its number alone: other classes or more images leave it as\n"
-    "it is.";
-
-constexpr const char* kExamples = R"(
-Other commands, each with its own --help:
-  var_sample inpaint   the model fills in what --mask or --box marks
-  var_sample outpaint  the model makes all but what --mask or --box marks
-  var_sample edit      as inpaint, with a class of its own: --class
-  var_sample super     the first token maps of a picture are given, the model adds the others
-
-Examples:
-  var_sample results/quickstart/runs/d5-s0-1f3a9c --tokenizer results/quickstart/tokenizer.safetensors
-  var_sample d16.safetensors --tokenizer vae.safetensors --classes 207,360,387 --cfg 4 --top-k 900 --top-p 0.95
-  launch/mpirun.sh -n 8 var_sample RUN --tokenizer TOK --classes all --per-class 50 --npz samples.npz
-  var_sample inpaint RUN --tokenizer TOK --image cat.png --box 64,64,192,192 --out cat-filled.png
-
-Exit codes: 0 done, 2 bad input, 75 stopped by a signal and to be started again, others failure.)";
-
-enum class Task { kSample, kInpaint, kOutpaint, kEdit, kSuper };
-struct Command {
-  const char* name;
-  Task task;
-  const char* about;
-};
-constexpr Command kCommands[] = {
-    {"inpaint", Task::kInpaint,
-     "Gives an image to the model without what --mask or --box marks, which the model fills in. The\n"
-     "picture shows the image, what the tokenizer makes of it, and the results."},
-    {"outpaint", Task::kOutpaint,
-     "Gives the model only the part of an image that --mask or --box marks; it makes the rest. The\n"
-     "picture shows the image, what the tokenizer makes of it, and the results."},
-    {"edit", Task::kEdit,
-     "Fills what --mask or --box marks in an image with something of another class. The picture shows\n"
-     "the image, what the tokenizer makes of it, and the results."},
-    {"super", Task::kSuper,
-     "Gives the first token maps of an image to the model, which adds the finer ones. The picture shows\n"
-     "the image, what the tokenizer makes of it, and the results."},
-};
-
-const char* name_of(Task task) {
-  return std::ranges::find(kCommands, task, &Command::task)->name;
-}
-
-// Image j of class c has the index c x this + j, whatever else is drawn.
-constexpr int64_t kImagesPerClass = 1'000'000;
-constexpr int64_t kClassesByDefault = 16;
 constexpr int64_t kPixelsShown = 96;  // smaller images are enlarged by a whole factor
-
-struct Arguments {
-  Task task = Task::kSample;
-  fs::path from, tokenizer, tokens, out, npz, images;
-  std::string precision = "fp32";
-  generate::SamplingOptions sampling;
-  int64_t batch = 64;
-  bool json = false;
-  // kSample
-  std::string classes;
-  int64_t per_class = 8;
-  uint64_t order_seed = 0;
-  // the others
-  fs::path image, mask;
-  std::string box, label;
-  int64_t count = 4, first_scales = 0;
-
-  // Where a launch keeps what it has drawn so far; and in it, a file that says that the folder of images was begun.
-  fs::path part() const { return (!npz.empty() ? npz : !images.empty() ? images : out).string() + ".part"; }
-  fs::path images_begun() const { return part() / "images-begun"; }
-};
-
-void add_common(CLI::App& app, Arguments& a) {
-  app.add_option("MODEL", a.from, "folder of a run, <sweep>/runs/<id>, or a weights file")->required();
-  app.add_option("--tokenizer", a.tokenizer, "the tokenizer that made the model's tokens")->required();
-  app.add_option("--tokens", a.tokens, "the run's token file, if it was moved");
-  app.add_option("--cfg", a.sampling.cfg, "end of the guidance ramp; 0: no guidance (default 1.5)");
-  app.add_option("--top-k", a.sampling.top_k, "keep the k likeliest tokens; 0: all (default 0)");
-  app.add_option("--top-p", a.sampling.top_p,
-                 "keep the likeliest tokens of this total; 0: all (default 0)");
-  app.add_option("--temperature", a.sampling.temperature, "divides the logits (default 1)");
-  app.add_flag("--smooth", a.sampling.smooth, "mixtures of codes by Gumbel softmax: smoother, for pictures alone");
-  app.add_option("--seed", a.sampling.seed, "of the draws (default 0)");
-  app.add_option("--group", a.sampling.group,
-                 "images computed together; changes roundings (default 8)");
-  app.add_option("--batch", a.batch, "images a rank draws between two writes, in whole groups (default 64)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  app.add_option("--precision", a.precision, "of model and decoder: fp32 or bf16 (default fp32)")
-      ->check(CLI::IsMember({"fp32", "bf16"}));
-  app.add_option("--out", a.out, "the picture; its caption has the same name and .json (default samples.png)");
-  app.add_option("--images", a.images, "folder to make, with one PNG an image");
-  app.add_flag("--json", a.json, "print the caption as JSON instead of words");
-}
-
-void add_sample(CLI::App& app, Arguments& a) {
-  app.add_option("--classes", a.classes,
-                 fmt::format("all, or numbers and names, as 0,3,7 (default: all, at most the first {})",
-                             kClassesByDefault));
-  app.add_option("--per-class", a.per_class, "images of each class (default 8)")
-      ->check(CLI::Range(int64_t{1}, kImagesPerClass));
-  CLI::Option* npz = app.add_option("--npz", a.npz, "archive for evaluators: arr_0 uint8 [N,H,W,3], arr_1 the classes");
-  app.add_option("--order-seed", a.order_seed, "of the order of the images in the archive (default 0)")->needs(npz);
-}
-
-void add_edit(CLI::App& app, Arguments& a) {
-  app.add_option("--image", a.image, "a PNG, JPEG or WebP file; its central square is used")->required();
-  CLI::Option* label = app.add_option("--class", a.label, "number or name (default: none, the null class)");
-  if (a.task == Task::kEdit) label->required();
-  app.add_option("--count", a.count, "results to make (default 4)")->check(CLI::Range(int64_t{1}, kImagesPerClass));
-  if (a.task == Task::kSuper) {
-    app.add_option("--first-scales", a.first_scales, "token maps that are given, at least 1")->required();
-    return;
-  }
-  CLI::Option* mask = app.add_option("--mask", a.mask, "image of the same size, white where it marks");
-  CLI::Option* box = app.add_option("--box", a.box, "x0,y0,x1,y1: marks columns x0 to x1 - 1, rows y0 to y1 - 1");
-  mask->excludes(box);
-}
-
-// Returns false where only help was asked for.
-bool parse(int argc, char** argv, Arguments& a) {
-  std::string name = "var_sample", about = kAbout;
-  for (const Command& command : kCommands) {
-    if (argc < 2 || std::string_view(argv[1]) != command.name) continue;
-    a.task = command.task;
-    name += fmt::format(" {}", command.name), about = command.about;
-    --argc, ++argv;
-    break;
-  }
-  CLI::App app(about, name);
-  add_common(app, a);
-  if (a.task == Task::kSample) {
-    app.footer(kExamples);
-    add_sample(app, a);
-  } else {
-    add_edit(app, a);
-  }
-  if (!base::parse_command_line(app, argc, argv)) return false;
-
-  const bool marks = a.task == Task::kInpaint || a.task == Task::kOutpaint || a.task == Task::kEdit;
-  if (marks && a.mask.empty() && a.box.empty()) throw UserError("{}: expected one of --mask and --box", name);
-  if (a.task != Task::kSample && a.label.empty()) {
-    // Guidance away from the null class leads nowhere from the null class itself.
-    if (app.count("--cfg") > 0) throw UserError("--cfg: has no effect without --class");
-    a.sampling.cfg = 0;
-  }
-  if (!a.images.empty() && !a.images.has_filename()) a.images = a.images.parent_path();  // "folder/"
-  if (a.out.empty() && a.npz.empty() && a.images.empty()) a.out = "samples.png";
-  if (!a.out.empty() && a.out.extension() != ".png")
-    throw UserError("--out {}: expected a name that ends in .png", a.out.string());
-  if (!a.npz.empty() && a.npz.extension() != ".npz")
-    throw UserError("--npz {}: expected a name that ends in .npz", a.npz.string());
-  a.sampling.compute = a.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  return true;
-}
 
 // --- what is drawn -------------------------------------------------------------------------------
 
@@ -234,24 +87,43 @@ struct Asked {
   at::Tensor shown_u8_BXX3;        // what it has before the results; undefined: nothing
   Json facts;                      // for the caption
   std::string words;               // likewise
+  std::string selected = "not selected";
+
+  // Leaves some of them alone.
+  void keep(const std::vector<int64_t>& numbers) {
+    std::vector<generate::Request> some;
+    std::vector<std::string> some_names;
+    for (const int64_t i : numbers) some.push_back(requests[i]), some_names.push_back(names[i]);
+    requests = std::move(some), names = std::move(some_names);
+  }
 };
 
 Asked ask_for_classes(const Arguments& a, const SampleModel& model) {
   Asked asked;
   const std::vector<int64_t> classes = classes_of(a.classes, model);
   Json names = Json::array();
+  const int64_t drawn = a.keep_share ? generate::candidates_for(a.per_class, *a.keep_share) : a.per_class;
+  if (drawn > kImagesPerClass)
+    throw UserError("--keep-share {:g}: asks for {} images of a class, expected at most {}", *a.keep_share, drawn,
+                    kImagesPerClass);
   for (const int64_t c : classes) {
     names.push_back(name_of(c, model));
-    for (int64_t j = 0; j < a.per_class; ++j) {
+    for (int64_t j = 0; j < drawn; ++j) {
       asked.requests.push_back({.image = c * kImagesPerClass + j, .label = c});
       asked.names.push_back(fmt::format("{:04}-{:06}", c, j));
     }
   }
+  if (a.pyramid_alone()) asked.requests.resize(1), asked.names.resize(1);  // the others would not be seen
   asked.columns = a.per_class;
   asked.facts = {{"classes", classes},
                  {"class_names", std::move(names)},
                  {"per_class", a.per_class},
                  {"images_per_class_index", kImagesPerClass}};
+  if (a.keep_share) {
+    asked.facts["candidates_per_class"] = drawn;
+    asked.selected =
+        fmt::format("of {} drawn of each class the {} that a classifier finds likeliest", drawn, a.per_class);
+  }
   asked.words = fmt::format("Samples of {}, a row a class", model.words);
   return asked;
 }
@@ -322,8 +194,8 @@ Json caption_of(const Arguments& a, const SampleModel& model, const tokenizer::V
   if (s.temperature != 1) choice += fmt::format(", temperature {:g}", s.temperature);
   if (s.smooth) choice += ", smoothed";
   Json caption;
-  caption["caption"] = fmt::format("{}: guidance {:g} at the last map{}, seed {}; not selected.", asked.words, s.cfg,
-                                   choice, s.seed);
+  caption["caption"] = fmt::format("{}: guidance {:g} at the last map{}, seed {}; {}.", asked.words, s.cfg, choice,
+                                   s.seed, asked.selected);
   caption.update(model.facts);
   caption["tokenizer"] = tokenizer.fingerprint();
   caption["scales"] = tokenizer.config().scales;
@@ -339,7 +211,8 @@ Json caption_of(const Arguments& a, const SampleModel& model, const tokenizer::V
   caption["group"] = s.group;
   caption["precision"] = a.precision;
   caption["threads"] = at::get_num_threads();
-  if (!a.out.empty()) caption["enlarged"] = enlarged_by(tokenizer);
+  if (!a.out.empty() || !a.pyramid.empty()) caption["enlarged"] = enlarged_by(tokenizer);
+  if (!a.pyramid.empty()) caption["pyramid"] = "of the first image: its token maps, and below the image after each";
   if (!a.npz.empty()) {
     caption["order_seed"] = a.order_seed;
     caption["order_rule"] = "row r is image order(r) of the classes' images one after another";
@@ -351,10 +224,29 @@ std::string text_of(const Json& caption) {
   return caption.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";  // names of files need not be UTF-8
 }
 
+evaluate::ResNet50 load_classifier(const Arguments& a, const SampleModel& model) {
+  evaluate::ResNet50 classifier = evaluate::ResNet50::load(a.classifier);
+  if (classifier.classes() != model.model.shape().classes)
+    throw UserError("--classifier {}: tells {} classes apart, the model was trained on {}; expected the same ones in "
+                    "the same order",
+                    a.classifier.string(), classifier.classes(), model.model.shape().classes);
+  return classifier;
+}
+
+void add_rejection(Json& caption, const Arguments& a, const evaluate::ResNet50& classifier, const Kept& kept) {
+  caption["classifier"] = {{"file", a.classifier.filename().string()}, {"identity", classifier.identity()}};
+  caption["keep_share"] = *a.keep_share;
+  caption["keep_rule"] = "of each class the images to which the classifier gives the largest probability of the class";
+  caption["probability_of_all"] = kept.mean_of_all;
+  caption["probability_of_kept"] =
+      std::accumulate(kept.probability.begin(), kept.probability.end(), 0.0) /
+      static_cast<double>(kept.probability.size());
+}
+
 // Beside each output; all say the same.
 std::vector<fs::path> captions_of(const Arguments& a) {
   std::vector<fs::path> captions;
-  for (fs::path path : {a.npz, a.out})
+  for (fs::path path : {a.npz, a.out, a.pyramid})
     if (!path.empty()) captions.push_back(path.replace_extension(".json"));
   if (!a.images.empty()) captions.push_back(a.images.string() + ".json");
   return captions;
@@ -363,15 +255,15 @@ std::vector<fs::path> captions_of(const Arguments& a) {
 // What has to be equal for a launch to go on with the images of another: the caption without what changes no pixel.
 Json settings_of(Json caption) {
   for (const char* key : {"caption", "class_names", "class_name", "image", "cfg_rule", "threads", "enlarged",
-                          "order_seed", "order_rule"})
+                          "order_seed", "order_rule", "pyramid"})
     caption.erase(key);
   return caption;
 }
 
 void refuse_impossible_outputs(const Arguments& a) {
-  for (const fs::path& path : {a.out, a.npz, a.images})
+  for (const fs::path& path : {a.out, a.npz, a.images, a.pyramid})
     if (!path.empty()) base::require_writable_folder(path.has_parent_path() ? path.parent_path() : fs::path("."));
-  for (const fs::path& path : {a.out, a.npz})
+  for (const fs::path& path : {a.out, a.npz, a.pyramid})
     if (fs::is_directory(path)) throw UserError("{}: is a folder, expected the name of a file", path.string());
   // A launch that was killed after it has left its own.
   const bool goes_on = fs::exists(a.part() / "job.json") && fs::exists(a.images_begun());
@@ -379,11 +271,20 @@ void refuse_impossible_outputs(const Arguments& a) {
     throw UserError("--images {}: is there already", a.images.string());
 }
 
-void write_outputs(const Arguments& a, const generate::SampleJob& job, const Asked& asked, const Json& caption,
+// Draws the first image once more, for its tokens.
+void write_pyramid(const fs::path& path, const generate::Sampler& sampler, const generate::Request& request,
                    const tokenizer::Vqvae& tokenizer) {
+  const at::Tensor pictures_BXX3 = generate::pyramid(tokenizer, sampler.sample({request}).tokens_BL);
+  data::write_png(path, data::enlarge(data::grid(pictures_BXX3, pictures_BXX3.size(0) / 2), enlarged_by(tokenizer)));
+}
+
+void write_outputs(const Arguments& a, const generate::SampleJob& job, const std::vector<int64_t>& drawn,
+                   const Asked& asked, const Json& caption, const generate::Sampler& sampler,
+                   const tokenizer::Vqvae& tokenizer) {
+  if (!a.pyramid.empty()) write_pyramid(a.pyramid, sampler, asked.requests.front(), tokenizer);
   const int64_t side = tokenizer.config().image_side;
   generate::ImageSupply images{
-      .side = side, .labels = {}, .read = [&](int64_t i, uint8_t* out) { job.read(i, out); }};
+      .side = side, .labels = {}, .read = [&](int64_t i, uint8_t* out) { job.read(drawn.at(i), out); }};
   for (const generate::Request& request : asked.requests) images.labels.push_back(request.label);
   if (!a.npz.empty()) generate::write_npz(a.npz, images, a.order_seed);
   if (!a.images.empty() && !(fs::exists(a.images) && fs::exists(a.images_begun()))) {
@@ -407,15 +308,17 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
   std::optional<tokenizer::Vqvae> tokenizer;
   std::optional<SampleModel> model;
   std::optional<generate::Sampler> sampler;
+  std::optional<evaluate::ResNet50> classifier;
   Asked asked;
   comm::agree_on(world, "model", [&] {
     tokenizer.emplace(tokenizer::Vqvae::load(a.tokenizer));
     model.emplace(load_sample_model(a.from, a.tokens, a.tokenizer, *tokenizer));
     sampler.emplace(model->model, tokenizer->quantizer(), a.sampling);
     asked = a.task == Task::kSample ? ask_for_classes(a, *model) : ask_for_edits(a, *model, *tokenizer);
+    if (!a.classifier.empty()) classifier.emplace(load_classifier(a, *model));
     if (is_first) refuse_impossible_outputs(a);
   });
-  const Json caption = caption_of(a, *model, *tokenizer, asked);
+  Json caption = caption_of(a, *model, *tokenizer, asked);
   tokenizer->decode_in(a.sampling.compute);  // the last use of its fingerprint was the caption
 
   generate::SampleJob job({.folder = a.part(),
@@ -433,13 +336,22 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
                  job.images_done(), asked.requests.size(), a.part().string());
     return ExitCode::kStopped;
   }
+  std::vector<int64_t> drawn(asked.requests.size());  // where each output image lies among the drawn ones
+  std::iota(drawn.begin(), drawn.end(), 0);
+  if (classifier) {
+    const Kept kept = keep_by_classifier(*classifier, job, asked.requests, tokenizer->config().image_side, a.per_class,
+                                         world);
+    drawn = kept.candidates;
+    asked.keep(drawn);
+    add_rejection(caption, a, *classifier, kept);
+  }
   comm::agree_on(world, "outputs", [&] {
-    if (is_first) write_outputs(a, job, asked, caption, *tokenizer);
+    if (is_first) write_outputs(a, job, drawn, asked, caption, *sampler, *tokenizer);
     job.finish();
   });
   if (is_first && a.json) fmt::print("{}", text_of(caption));
   if (is_first && !a.json) {
-    for (const fs::path& path : {a.npz, a.images, a.out})
+    for (const fs::path& path : {a.npz, a.images, a.out, a.pyramid})
       if (!path.empty()) fmt::print("{}\n", path.string());
     fmt::print("{}\n", caption["caption"].get<std::string>());
   }
@@ -448,7 +360,7 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
 
 ExitCode run(int argc, char** argv) {
   Arguments a;
-  if (!parse(argc, argv, a)) return ExitCode::kDone;
+  if (!parse_arguments(argc, argv, a)) return ExitCode::kDone;
   const auto world = comm::open_world();
   return comm::end_together(*world, [&] { return draw(a, *world); });
 }

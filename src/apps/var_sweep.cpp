@@ -188,6 +188,8 @@ class Launch {
       sweep::write_sweep_file(sweep_, *ledger_);
     });
     if (is_first()) print_summary(options_, sweep_, *ledger_);
+    if (is_first() && sweep_.evaluation && code == ExitCode::kDone && !options_.json)
+      fmt::print(stderr, "to sample and score these runs: var_eval sweep {}\n", options_.file);
     return code;
   }
 

@@ -146,6 +146,8 @@ class ConfigReader {
              Identity = Identity::kYes);
   void field(const char* key, std::vector<int64_t>& value, const char* help,
              Range<int64_t> each = {}, Identity = Identity::kYes);
+  void field(const char* key, std::vector<double>& value, const char* help, Range<double> each = {},
+             Identity = Identity::kYes);
   template <class Struct>
   void section(const char* key, Struct& value, const char* /*help*/) {
     ConfigReader below(node_.child(key), faults_);
@@ -154,6 +156,8 @@ class ConfigReader {
   bool enter();  // true where the node is a map, empty or absent; a fault otherwise
 
  private:
+  template <class T>
+  void read_list(const Node& node, std::vector<T>& value, const char* wanted, const Range<T>& each);
   Node node_;
   Faults& faults_;
 };
@@ -180,7 +184,8 @@ class ConfigWriter {
              Identity identity = Identity::kYes) {
     put(key, value, identity);
   }
-  void field(const char* key, std::vector<int64_t>& value, const char*, Range<int64_t> = {},
+  template <class T>
+  void field(const char* key, std::vector<T>& value, const char*, Range<T> = {},
              Identity identity = Identity::kYes) {
     put(key, value, identity);
   }
@@ -219,6 +224,8 @@ class ConfigHelp {
              Identity = Identity::kYes);
   void field(const char* key, std::vector<int64_t>& value, const char* help,
              Range<int64_t> each = {}, Identity = Identity::kYes);
+  void field(const char* key, std::vector<double>& value, const char* help, Range<double> each = {},
+             Identity = Identity::kYes);
   template <class Struct>
   void section(const char* key, Struct& value, const char*) {
     ConfigHelp below(prefix_ + key + ".");

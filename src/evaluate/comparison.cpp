@@ -12,19 +12,6 @@
 
 namespace varscale::evaluate {
 
-ImageFeatures features_of(const FeatureNetwork& network, const ImageRows& images, int64_t batch,
-                          const std::function<void(int64_t)>& advance) {
-  ImageFeatures all{at::empty({images.count, network.dimension()}), GaussianStatistics(network.dimension())};
-  for (int64_t begin = 0; begin < images.count; begin += batch) {
-    const Tensor features_BD = network.batch(images.batch(begin, batch));
-    const int64_t count = features_BD.size(0);
-    all.features_ND.slice(0, begin, begin + count).copy_(features_BD);
-    all.statistics.add(features_BD);
-    if (advance) advance(count);
-  }
-  return all;
-}
-
 namespace {
 
 void require_enough(int64_t images) {
@@ -32,14 +19,17 @@ void require_enough(int64_t images) {
     throw base::UserError("a comparison needs at least {} images in each set, one has {}", fewest_images(), images);
 }
 
-Comparison of_network(const FeatureNetwork& network, const ImageFeatures& samples) {
+Comparison of_network(const NetworkFacts& network, const ImageFeatures& samples) {
   Comparison result;
-  result.network = network.name();
-  result.identity = network.identity();
+  result.network = network.name;
+  result.identity = network.identity;
   result.frechet_name = frechet_name(network);
-  result.random_weights = network.is_random();
+  result.spatial_name = spatial_name(network);
+  result.random_weights = network.is_random;
   result.sample_images = samples.statistics.count();
   require_enough(result.sample_images);
+  if (network.name == kFidNetwork && !network.is_random && samples.logits_NC.defined())
+    result.inception_score = shuffled_inception_score(samples.logits_NC);
   return result;
 }
 
@@ -61,19 +51,22 @@ void compare_points(const ImageFeatures& reference, const ImageFeatures& samples
 
 int64_t fewest_images() noexcept { return NeighbourOptions().k + 1; }
 
-Comparison compare(const FeatureNetwork& network, const ImageFeatures& reference, const ImageFeatures& samples) {
+Comparison compare(const NetworkFacts& network, const ImageFeatures& reference, const ImageFeatures& samples) {
   Comparison result = of_network(network, samples);
   compare_points(reference, samples, result);
   result.frechet = frechet_distance(reference.statistics.gaussian(), samples.statistics.gaussian());
+  if (reference.spatial && samples.spatial)
+    result.spatial = frechet_distance(reference.spatial->gaussian(), samples.spatial->gaussian());
   return result;
 }
 
-Comparison compare(const FeatureNetwork& network, const Gaussian& statistics, const ImageFeatures* images,
-                   const ImageFeatures& samples) {
+Comparison compare(const NetworkFacts& network, const Gaussian& statistics, const ImageFeatures* images,
+                   const ImageFeatures& samples, const Gaussian* spatial) {
   Comparison result = of_network(network, samples);
   if (images != nullptr) compare_points(*images, samples, result);
   result.by_statistics = true;
   result.frechet = frechet_distance(statistics, samples.statistics.gaussian());
+  if (spatial != nullptr && samples.spatial) result.spatial = frechet_distance(*spatial, samples.spatial->gaussian());
   return result;
 }
 
@@ -87,6 +80,7 @@ InceptionScore shuffled_inception_score(const Tensor& logits_NC) {
 
 std::string Comparison::words() const {
   std::string text = fmt::format("{:<10} {:.6g}\n", frechet_name, frechet);
+  if (spatial) text += fmt::format("{:<10} {:.6g}\n", spatial_name, *spatial);
   if (kernel)
     text += fmt::format("{:<10} {:.6g} ({})\n", "KID", kernel->mean,
                         kernel_options.subsets == 1
@@ -131,6 +125,7 @@ nlohmann::ordered_json Comparison::json() const {
   json["network"] = {{"name", network}, {"identity", identity}, {"random", random_weights}};
   json["reference_images"] = reference_images;
   json["sample_images"] = sample_images;
+  if (spatial) json["spatial_frechet"] = {{"name", spatial_name}, {"value", *spatial}};
   if (inception_score) {
     json["inception_score"] = {{"value", inception_score->mean},
                                {"deviation", inception_score->deviation},

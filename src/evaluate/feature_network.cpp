@@ -1,10 +1,19 @@
 #include "evaluate/feature_network.hpp"
 
+#include "base/error.hpp"
+
 namespace varscale::evaluate {
 
-std::string frechet_name(const FeatureNetwork& network) {
-  if (network.is_random()) return "FD-random";
-  return network.name() == kFidNetwork ? "FID" : "FD-" + network.name();
+Tensor FeatureNetwork::logits(const Tensor&) const {
+  VARSCALE_CHECK(false, "{} knows no classes", name());
+  return {};
 }
+
+std::string frechet_name(const NetworkFacts& network) {
+  if (network.is_random) return "FD-random";
+  return network.name == kFidNetwork ? "FID" : "FD-" + network.name;
+}
+
+std::string spatial_name(const NetworkFacts& network) { return "s" + frechet_name(network); }
 
 }  // namespace varscale::evaluate

@@ -3,11 +3,14 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.hpp"
 
 namespace varscale::evaluate {
 namespace {
+
+constexpr int64_t kMostKept = 1024;  // images
 
 // The most directions in which a Gaussian has extent.
 int64_t rank_of(const Gaussian& gaussian) {
@@ -28,13 +31,25 @@ void GaussianStatistics::add(const Tensor& features_ND) {
   if (!x_ND.isfinite().all().item<bool>())
     throw base::UserError("the network gives a feature that is not a finite number");
   const Tensor mean_D = x_ND.mean(0), centred_ND = x_ND - mean_D;
+  keep({x_ND}, x_ND.size(0));
   join(x_ND.size(0), mean_D, at::mm(centred_ND.t(), centred_ND));
 }
 
 void GaussianStatistics::merge(const GaussianStatistics& other) {
   VARSCALE_CHECK(other.mean_D_.size(0) == mean_D_.size(0), "statistics of {} and of {} features", mean_D_.size(0),
                  other.mean_D_.size(0));
-  if (other.count_ > 0) join(other.count_, other.mean_D_, other.scatter_DD_);
+  if (other.count_ == 0) return;
+  keep(other.rows_ND_, other.count_);
+  join(other.count_, other.mean_D_, other.scatter_DD_);
+}
+
+// `rows_ND` are `count` images, or none where they are not known. Comes before the count is raised.
+void GaussianStatistics::keep(const std::vector<Tensor>& rows_ND, int64_t count) {
+  const bool all_known = (count_ == 0 || !rows_ND_.empty()) && !rows_ND.empty();
+  if (all_known && count_ + count <= kMostKept && count_ + count < mean_D_.size(0))
+    rows_ND_.insert(rows_ND_.end(), rows_ND.begin(), rows_ND.end());
+  else
+    rows_ND_.clear();
 }
 
 void GaussianStatistics::join(int64_t count, const Tensor& mean_D, const Tensor& scatter_DD) {
@@ -47,22 +62,42 @@ void GaussianStatistics::join(int64_t count, const Tensor& mean_D, const Tensor&
 
 Gaussian GaussianStatistics::gaussian() const {
   if (count_ < 2) throw base::UserError("a covariance needs at least 2 images, there are {}", count_);
-  return {mean_D_.clone(), scatter_DD_ / static_cast<double>(count_ - 1), count_};
+  const auto divisor = static_cast<double>(count_ - 1);
+  Tensor root_ND;
+  if (!rows_ND_.empty()) root_ND = (at::cat(rows_ND_) - mean_D_) / std::sqrt(divisor);
+  return {mean_D_.clone(), scatter_DD_ / divisor, count_, root_ND};
 }
+
+namespace {
+
+// R columns with root root^T = covariance, R the rank: of few images they themselves, else scaled eigenvectors.
+Tensor root_of(const Gaussian& a) {
+  if (a.root_ND.defined()) return a.root_ND.t();
+  const int64_t features = a.mean_D.numel(), rank = rank_of(a);
+  const auto [values_D, vectors_DD] = at::linalg_eigh(a.covariance_DD);  // in rising order
+  return vectors_DD.slice(1, features - rank) * values_D.slice(0, features - rank).clamp_min(0).sqrt();
+}
+
+// Tr (S1^(1/2) S2 S1^(1/2))^(1/2).
+Tensor trace_of_root(const Gaussian& a, const Gaussian& b) {
+  if (a.root_ND.defined() && b.root_ND.defined())
+    return at::linalg_svdvals(at::mm(a.root_ND, b.root_ND.t())).sum();
+  if (!a.root_ND.defined() && b.root_ND.defined()) return trace_of_root(b, a);
+  // The eigenvalues of root^T S2 root are those of S1^(1/2) S2 S1^(1/2).
+  const Tensor root_DR = root_of(a);
+  const int64_t rank = root_DR.size(1), kept = std::min({rank, rank_of(a), rank_of(b)});
+  const Tensor product_RR = at::mm(root_DR.t(), at::mm(b.covariance_DD, root_DR));
+  const Tensor squares_R = at::linalg_eigvalsh((product_RR + product_RR.t()) / 2);
+  return squares_R.slice(0, rank - kept).clamp_min(0).sqrt().sum();
+}
+
+}  // namespace
 
 double frechet_distance(const Gaussian& a, const Gaussian& b) {
   VARSCALE_CHECK(a.mean_D.sizes() == b.mean_D.sizes(), "Gaussians of {} and {} features", a.mean_D.numel(),
                  b.mean_D.numel());
-  // In the basis of a's eigenvectors, R of them: the eigenvalues of root^T S2 root are those of S1^(1/2) S2 S1^(1/2).
-  const int64_t features = a.mean_D.numel(), rank = rank_of(a);
-  const auto [values_D, vectors_DD] = at::linalg_eigh(a.covariance_DD);  // in rising order
-  const Tensor root_DR =
-      vectors_DD.slice(1, features - rank) * values_D.slice(0, features - rank).clamp_min(0).sqrt();
-  const Tensor product_RR = at::mm(root_DR.t(), at::mm(b.covariance_DD, root_DR));
-  const Tensor squares_R = at::linalg_eigvalsh((product_RR + product_RR.t()) / 2);
-  const Tensor kept = squares_R.slice(0, rank - std::min(rank, rank_of(b)));
   return ((a.mean_D - b.mean_D).square().sum() + a.covariance_DD.trace() + b.covariance_DD.trace() -
-          2 * kept.clamp_min(0).sqrt().sum())
+          2 * trace_of_root(a, b))
       .item<double>();
 }
 

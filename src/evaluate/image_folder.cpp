@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 
 #include "base/error.hpp"
+#include "base/file.hpp"
 #include "data/image_file.hpp"
 #include "data/image_set.hpp"
 #include "data/image_source.hpp"
@@ -44,6 +46,18 @@ ImageFolder ImageFolder::open(const fs::path& folder) {
   const data::RgbImage first = data::decode_rgb(images.paths_.front());
   images.width_ = first.width, images.height_ = first.height;
   return images;
+}
+
+std::string ImageFolder::fingerprint() const {
+  base::Sha256 hash;
+  for (const fs::path& path : paths_) {
+    std::error_code error;
+    const uintmax_t bytes = fs::file_size(path, error);
+    if (error) throw UserError("{}: cannot be read: {}", path.string(), error.message());
+    const std::string line = fmt::format("{} {}", path.lexically_relative(folder_).generic_string(), bytes);
+    hash.update(line.data(), line.size() + 1);
+  }
+  return hash.hex();
 }
 
 Tensor ImageFolder::batch(int64_t begin, int64_t count) const {

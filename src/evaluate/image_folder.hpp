@@ -2,6 +2,7 @@
 //
 //   const ImageFolder samples = ImageFolder::open("samples");
 //   Tensor images_u8_B3HW = samples.batch(0, 32);
+//   samples.fingerprint();                              // which images these are
 //
 // A folder holds image files side by side, or one folder a class with image files in it. Files come in the order of
 // their names (classes first). Hidden files and files that are no images are passed over in a flat folder.
@@ -13,6 +14,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 namespace varscale::evaluate {
@@ -28,6 +30,8 @@ class ImageFolder {
   int64_t size() const noexcept { return static_cast<int64_t>(paths_.size()); }
   int64_t width() const noexcept { return width_; }
   int64_t height() const noexcept { return height_; }
+  // SHA-256 over every file's name below the folder and its size; UserError where one is gone.
+  std::string fingerprint() const;
 
   // Images [begin, begin + count), at most to the last: uint8 [B,3,H,W].
   Tensor batch(int64_t begin, int64_t count) const;

@@ -25,6 +25,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "evaluate/feature_network.hpp"
 #include "nn/tensor.hpp"
@@ -55,11 +56,17 @@ class Inception : public FeatureNetwork {
   bool is_random() const override { return is_random_; }
   std::string identity() const override { return identity_; }
   int64_t dimension() const override { return 2048; }
+  int64_t spatial_dimension() const override { return 17 * 17 * 7; }
   Tensor batch(const Tensor& images_u8_B3HW) const override { return run(images_u8_B3HW).pool3_BD; }
+  BatchFeatures both(const Tensor& images_u8_B3HW) const override {
+    Output output = run(images_u8_B3HW);
+    return {std::move(output.pool3_BD), std::move(output.spatial_BE)};
+  }
 
   Output run(const Tensor& images_u8_B3HW, const Observer& observe = {}) const;
-  // Of the 1008 classes, without bias, as the Inception score takes them: [B,D] to [B,1008].
-  Tensor logits(const Tensor& pool3_BD) const;
+  int64_t classes() const override { return is_random_ ? 0 : 1008; }
+  // Without bias, as the Inception score takes them: [B,D] to [B,1008].
+  Tensor logits(const Tensor& pool3_BD) const override;
 
   // All tensors of the network with their shapes, in state-dict order, uninitialised.
   static nn::NamedTensors state();

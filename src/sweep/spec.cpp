@@ -61,6 +61,7 @@ class SweepReader {
     }
     read_runs(last_of("runs"));
     read_tune(last_of("tune"));
+    read_evaluate(last_of("evaluate"));
     for (const auto& [name, recipe] : recipes_)
       if (!recipe.used)
         faults_.add(recipe.where, fmt::format("unused recipe {}: no entry of runs names it", name));
@@ -184,6 +185,15 @@ class SweepReader {
     }
     if (sweep_.tune.empty() || !faults_.empty()) return;  // runs are missing where there were faults
     for (const TuneFault& fault : tune_faults(sweep_.runs, tune.where())) faults_.add(fault.where, fault.sentence);
+  }
+
+  void read_evaluate(const Node& node) {
+    const size_t before = faults_.sentences().size();
+    sweep_.evaluation = read_evaluation(node, faults_);
+    if (!sweep_.evaluation || faults_.sentences().size() != before) return;
+    for (const SweepRun& run : sweep_.runs)
+      if (const std::string fault = misfit(*sweep_.evaluation, run.tokens); !fault.empty())
+        faults_.add(node.where(), fault);
   }
 
   void read_assumption(const Node& node) {

@@ -17,6 +17,7 @@
 //     - {model.depth: [2, 3], train.flops: [1e15, 4e15], recipe: public}
 //     - {model.depth: [2, 3], branches: {train.images: [28000, 56000]}}  # decays from one trunk a depth
 //   tune: [optimizer.lr]               # each point is the best of its values (tune.hpp)
+//   evaluate: {...}                    # how finished runs are sampled and scored (evaluation.hpp)
 //   assume: {images: 1281167, ...}     # stands in for a missing token file, for --plan only
 //
 //   Sweep sweep = load_sweep("sweeps/depth.yaml", overrides, Purpose::kTrain, open_tokens);
@@ -42,6 +43,7 @@
 #include <vector>
 
 #include "base/config.hpp"
+#include "sweep/evaluation.hpp"
 #include "sweep/identity.hpp"
 #include "sweep/run_config.hpp"
 
@@ -69,6 +71,7 @@ struct Sweep {
   std::string text;            // the file as it stood, with the overrides as comments
   std::vector<SweepRun> runs;  // in the order of the file, a trunk before its branches
   std::vector<std::string> tune = {};  // settings that are tuned
+  std::optional<EvaluationConfig> evaluation = {};
 };
 
 // What a token file says, or nothing where it does not exist. UserError: it cannot be used.

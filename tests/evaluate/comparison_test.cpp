@@ -4,10 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "base/error.hpp"
+#include "evaluate/inception.hpp"
 #include "tests/support/hash_weights.hpp"
+#include "tests/support/python.hpp"
 #include "tests/support/temporary_folder.hpp"
 
 namespace varscale::evaluate {
@@ -108,6 +112,58 @@ TEST(Comparison, WithGivenStatisticsTakesTheDistanceFromThem) {
   for (const char* absent : {"kid", "precision", "recall", "k"}) EXPECT_FALSE(alone.json().contains(absent)) << absent;
   EXPECT_THAT(alone.words(), HasSubstr("no KID, precision and recall: the reference has statistics alone"));
   EXPECT_THAT(both.words(), testing::Not(HasSubstr("no KID")));
+}
+
+// sFID by its definition, from the layer that ADM's evaluator reads: here as [N, 7, 17, 17], there flattened as NHWC.
+constexpr const char* kSpatialDistance = R"(
+import sys
+import numpy
+from safetensors.numpy import load_file
+
+def features(x):
+    return x.transpose(0, 2, 3, 1).reshape(len(x), -1).astype(numpy.float64)
+
+file = load_file(sys.argv[1])
+a, b = features(file["a"]), features(file["b"])
+assert a.shape[1] == 2023
+root = lambda x: (x - x.mean(0)) / numpy.sqrt(len(x) - 1)
+# Tr (S1 S2)^(1/2) is the sum of the singular values of A B^T, both centred: exact where covariances lack rank.
+cross = numpy.linalg.svd(root(a) @ root(b).T, compute_uv=False).sum()
+print(((a.mean(0) - b.mean(0)) ** 2).sum() + (root(a) ** 2).sum() + (root(b) ** 2).sum() - 2 * cross)
+)";
+
+TEST(Comparison, SpatialDistanceIsThatOfSevenChannelsOfMixed6d) {
+  const Inception network = Inception::random(0);
+  const Tensor a = images_named("a", 6, 0), b = images_named("b", 5, 60);
+  const ImageFeatures reference = features_of(network, rows_of(a), 4), samples = features_of(network, rows_of(b), 5);
+  const auto layer = [&](const Tensor& images) {
+    Tensor seven_B7YX;  // branch1x1 comes first in the block's output
+    network.run(images, [&](std::string_view block, const Tensor& output) {
+      if (block == "Mixed_6d") seven_B7YX = output.slice(1, 0, 7).contiguous();
+    });
+    return seven_B7YX;
+  };
+  const base::TemporaryFolder folder;
+  nn::save_tensors(folder / "layers.safetensors", {{"a", layer(a)}, {"b", layer(b)}});
+  const double want = std::stod(test::run_python(kSpatialDistance, folder / "layers.safetensors"));
+
+  const Comparison result = compare(network, reference, samples);
+  ASSERT_TRUE(result.spatial.has_value());
+  // Float32 features of other batches: 1e-6 of them.
+  EXPECT_NEAR(*result.spatial, want, 1e-5 * want);
+  EXPECT_GT(std::abs(*result.spatial - result.frechet), 1e-2 * want);
+  EXPECT_EQ(result.json().at("spatial_frechet").at("name"), "sFD-random");
+  EXPECT_THAT(result.words(), HasSubstr(fmt::format("sFD-random {:.6g}\n", *result.spatial)));
+  EXPECT_EQ(spatial_name(ChannelMoments(kFidNetwork)), "sFID");
+}
+
+TEST(Comparison, OfANetworkWithoutSpatialFeaturesHasNoSpatialDistance) {
+  const ChannelMoments network("moments");
+  const ImageFeatures set = features_of(network, rows_of(images_named("a", 9, 0)), 8);
+  const Comparison result = compare(network, set, set);
+  EXPECT_FALSE(result.spatial.has_value());
+  EXPECT_FALSE(result.json().contains("spatial_frechet"));
+  EXPECT_EQ(result.words().find("sFD"), std::string::npos);
 }
 
 TEST(Comparison, RefusesSetsOfThreeImages) {

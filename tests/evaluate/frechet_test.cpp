@@ -75,6 +75,34 @@ TEST(FrechetDistance, IsExactWhereCovariancesLackRank) {
   EXPECT_NEAR(distance(y, x), want, 1e-12 * want);
 }
 
+// Few images are kept themselves, many are not: the distance does not depend on which way it is taken.
+TEST(FrechetDistance, OfFewImagesIsThatOfTheirCovariances) {
+  const Tensor few = test::hash_v("few", {30, 160}) + 5, most = test::hash_v("most", {159, 160}) + 5.5,
+               many = test::hash_v("many", {700, 160}) + 5.25;
+  const auto without_images = [](const Tensor& x_ND) {
+    Gaussian gaussian = gaussian_of(x_ND);
+    gaussian.root_ND = Tensor();
+    return gaussian;
+  };
+  EXPECT_TRUE(gaussian_of(most).root_ND.defined());
+  EXPECT_FALSE(gaussian_of(many).root_ND.defined());
+  EXPECT_FALSE(gaussian_of(test::hash_v("wide", {1025, 1100})).root_ND.defined());
+  const std::vector<std::pair<Tensor, Tensor>> pairs = {{few, most}, {few, many}, {many, few}, {most, many}};
+  for (const auto& [x, y] : pairs) {
+    const double want = frechet_distance(without_images(x), without_images(y));
+    EXPECT_NEAR(distance(x, y), want, 1e-9 * want);
+  }
+  // In batches, and merged: the images are still all there.
+  GaussianStatistics parts(160), other(160);
+  parts.add(few.slice(0, 0, 11)), parts.add(few.slice(0, 11, 20)), other.add(few.slice(0, 20));
+  parts.merge(other);
+  EXPECT_TRUE(at::allclose(parts.gaussian().root_ND, gaussian_of(few).root_ND, 0, 1e-14));
+  parts.add(most);  // too many by now
+  EXPECT_FALSE(parts.gaussian().root_ND.defined());
+  other.merge(parts);
+  EXPECT_FALSE(other.gaussian().root_ND.defined());
+}
+
 TEST(FrechetDistance, HasItsClosedForms) {
   const Tensor zero = at::zeros({2}, at::kDouble), eye = at::eye(64, at::kDouble);
   EXPECT_DOUBLE_EQ(frechet_distance({at::zeros({64}, at::kDouble), eye}, {at::ones({64}, at::kDouble), eye}), 64);

@@ -79,6 +79,8 @@ TEST_F(VarEval, GivesTheLibrarysFiguresUnderTheirNames) {
   EXPECT_EQ(json.at("network").at("random"), true);
   // The program may run on another number of threads.
   EXPECT_NEAR(json.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet);
+  EXPECT_EQ(json.at("spatial_frechet").at("name"), "sFD-random");
+  EXPECT_NEAR(json.at("spatial_frechet").at("value").get<double>(), *want.spatial, 1e-4 * *want.spatial);
   EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel->mean, 1e-4 * std::abs(want.kernel->mean));
   EXPECT_EQ(json.at("precision"), want.neighbourhoods->precision);
   EXPECT_EQ(json.at("recall"), want.neighbourhoods->recall);
@@ -112,13 +114,16 @@ TEST_F(VarEval, ReadsFilesOfNumpyInThePlaceOfFolders) {
     };
     save(".u8", all.permute({0, 2, 3, 1}).contiguous());
     save(".f4", network.batch(all));
+    save(".s4", network.run(all).spatial_BE);
   }
   test::run_python(R"(
 import os, sys, numpy as np
 os.chdir(sys.argv[1])
 pixels = {name: np.fromfile(name + '.u8', np.uint8).reshape(-1, 12, 12, 3) for name in ('reference', 'samples')}
 features = np.fromfile('reference.f4', np.float32).reshape(-1, 2048)
-statistics = {'mu': features.mean(0), 'sigma': np.cov(features, rowvar=False)}
+spatial = np.fromfile('reference.s4', np.float32).reshape(-1, 2023)
+statistics = {'mu': features.mean(0), 'sigma': np.cov(features, rowvar=False),
+              'mu_s': spatial.mean(0), 'sigma_s': np.cov(spatial, rowvar=False)}
 np.savez('samples.npz', arr_0=pixels['samples'], arr_1=np.zeros(4, np.int64))
 np.savez('images.npz', arr_0=pixels['reference'])
 np.savez_compressed('statistics.npz', **statistics)
@@ -138,6 +143,7 @@ np.savez('other.npz', mu=np.zeros(768), sigma=np.eye(768))
     // The program may run on another number of threads.
     EXPECT_NEAR(json.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet) << reference;
     EXPECT_EQ(json.at("frechet").at("by_statistics"), reference == std::string("both.npz"));
+    EXPECT_NEAR(json.at("spatial_frechet").at("value").get<double>(), *want.spatial, 1e-4 * *want.spatial) << reference;
     EXPECT_NEAR(json.at("kid").at("value").get<double>(), want.kernel->mean, 1e-4 * std::abs(want.kernel->mean));
     EXPECT_EQ(json.at("precision"), want.neighbourhoods->precision);
     EXPECT_EQ(json.at("recall"), want.neighbourhoods->recall);
@@ -150,12 +156,57 @@ np.savez('other.npz', mu=np.zeros(768), sigma=np.eye(768))
   ASSERT_THAT(text("out"), testing::StartsWith(begin));
   EXPECT_NEAR(std::stod(text("out").substr(begin.size())), want.frechet, 1e-4 * want.frechet);
 
+  // Kept features of an archive's images, and against statistics without any network.
+  ASSERT_EQ(run("features --features random --seed 7 --images samples.npz --out samples.h5"), 0) << text("err");
+  ASSERT_EQ(run("fd --reference statistics.npz --samples samples.h5 --json"), 0) << text("err");
+  const auto kept = nlohmann::json::parse(text("out"));
+  EXPECT_NEAR(kept.at("frechet").at("value").get<double>(), want.frechet, 1e-4 * want.frechet);
+  EXPECT_NEAR(kept.at("spatial_frechet").at("value").get<double>(), *want.spatial, 1e-4 * *want.spatial);
+  EXPECT_THAT(refusal("features --features random --images statistics.npz --out s.h5"),
+              HasSubstr("--images statistics.npz: holds statistics, but no images (arr_0)"));
+
   EXPECT_THAT(refusal("fd --features random --reference reference --samples statistics.npz"),
               HasSubstr("--samples statistics.npz: holds statistics, but no images (arr_0), which the samples must"));
   EXPECT_THAT(refusal("fd --features random --reference other.npz --samples samples"),
               HasSubstr("other.npz: mu has 768 features, the network has 2048; expected statistics of the same"));
   EXPECT_THAT(refusal("fd --features random --reference samples/0.png --samples samples"),
               HasSubstr("samples/0.png: not a zip archive"));
+}
+
+TEST_F(VarEval, KeepsFeaturesForLaterComparisons) {
+  const std::string random = " --features random --seed 7 --batch 3 ";
+  ASSERT_EQ(run("fd --reference reference --samples samples --json" + random), 0) << text("err");
+  const auto want = nlohmann::json::parse(text("out"));
+  ASSERT_EQ(run("features --images reference --out r.h5" + random), 0) << text("err");
+  EXPECT_THAT(text("out"), HasSubstr("r.h5: features of 5 images in reference through random inception, seed 7 ("));
+  ASSERT_EQ(run("features --images samples --out s.h5" + random), 0) << text("err");
+  const std::string sides[] = {"--reference r.h5 --samples s.h5", "--reference r.h5 --samples samples" + random,
+                               "--reference reference --samples s.h5" + random};
+  for (const std::string& sets : sides) {
+    ASSERT_EQ(run("fd --json " + sets), 0) << text("err");
+    auto got = nlohmann::json::parse(text("out"));
+    got["reference"] = "reference", got["samples"] = "samples";
+    EXPECT_EQ(got, want) << sets;  // to the bit
+  }
+
+  EXPECT_THAT(refusal("fd --reference r.h5 --samples samples --features random --seed 8"),
+              HasSubstr("--reference r.h5: holds features of random inception, seed 7 ("));
+  EXPECT_THAT(text("err"), HasSubstr("), --features random gives those of random inception, seed 8 ("));
+  EXPECT_THAT(text("err"), HasSubstr("); expected one network under one name"));
+  EXPECT_THAT(refusal("fd --reference r.h5 --samples s.h5 --features random"),
+              HasSubstr("--features random: has no effect where neither set has images to look at"));
+  EXPECT_THAT(refusal("fd --reference r.h5 --samples s.h5 --batch 4"),
+              HasSubstr("--batch 4: has no effect where neither set has images to look at"));
+  EXPECT_THAT(refusal("fd --reference r.h5 --samples samples"), HasSubstr("--features is missing"));
+  folder_.write("t.h5", "no features");
+  EXPECT_THAT(refusal("fd --reference t.h5 --samples s.h5"), HasSubstr("t.h5: is not an HDF5 file"));
+  EXPECT_THAT(refusal("features --images r.h5 --out s.h5" + random),
+              HasSubstr("--images r.h5: holds features, no images"));
+  EXPECT_THAT(refusal("features --images samples --out s.npz" + random),
+              HasSubstr("--out s.npz: expected a name that ends in .h5"));
+  for (int i = 0; i < 4; ++i) write("large", "", i, 0, 14);
+  EXPECT_THAT(refusal("fd --reference r.h5 --samples large" + random),
+              HasSubstr("r.h5 holds images of 12 x 12 pixels, large of 14 x 14; all images must have one size"));
 }
 
 TEST_F(VarEval, RefusesInOneSentence) {
@@ -193,6 +244,11 @@ TEST_F(VarEval, ReadsFlatFoldersAndClassFoldersInTheOrderOfNames) {
     EXPECT_TRUE(at::equal(images[i].to(at::kLong), want.permute({2, 0, 1}))) << i;
   }
   EXPECT_TRUE(at::equal(reference.batch(3, 2), images.slice(0, 3)));
+  const std::string before = reference.fingerprint();
+  fs::rename(folder_ / "reference", folder_ / "moved");
+  EXPECT_EQ(ImageFolder::open(folder_ / "moved").fingerprint(), before);
+  fs::rename(folder_ / "moved/a/4.png", folder_ / "moved/a/5.png");
+  EXPECT_NE(ImageFolder::open(folder_ / "moved").fingerprint(), before);
 
   folder_.write("samples/notes.txt", "not an image");
   const ImageFolder samples = ImageFolder::open(folder_ / "samples");

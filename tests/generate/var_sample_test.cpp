@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -15,6 +18,8 @@
 #include "comm/communicator.hpp"
 #include "data/image_file.hpp"
 #include "data/png.hpp"
+#include "evaluate/resnet.hpp"
+#include "generate/pyramid.hpp"
 #include "generate/sampler.hpp"
 #include "records/token_file.hpp"
 #include "sweep/identity.hpp"
@@ -146,6 +151,84 @@ TEST_F(VarSample, DrawsARowAClassAndSaysHow) {
       at::from_blob(drawn.pixels.data(), {drawn.height, drawn.width, 3}, at::kByte), want));
 }
 
+TEST_F(VarSample, ShowsHowAnImageComesAbout) {
+  ASSERT_EQ(run("--classes birch,2 --seed 9 --pyramid pyramid.png"), 0) << text("err");
+  EXPECT_FALSE(fs::exists(folder_ / "samples.png"));
+  EXPECT_THAT(nlohmann::json::parse(text("pyramid.json")).at("pyramid").get<std::string>(), HasSubstr("first image"));
+  const Sampler sampler(model_, tokenizer_.quantizer(), {.seed = 9});
+  const auto shown = [&](const char* name) {
+    data::RgbImage drawn = data::decode_rgb(folder_ / name);
+    return at::from_blob(drawn.pixels.data(), {drawn.height, drawn.width, 3}, at::kByte).clone();
+  };
+  const Tensor want = data::enlarge(
+      data::grid(pyramid(tokenizer_, sampler.sample({{.image = 1'000'000, .label = 1}}).tokens_BL), 4), 6);
+  EXPECT_TRUE(at::equal(shown("pyramid.png"), want));
+  // Beside other outputs, which have all images.
+  ASSERT_EQ(run("--classes birch,2 --per-class 2 --seed 9 --out grid.png --pyramid again.png"), 0) << text("err");
+  EXPECT_TRUE(at::equal(shown("again.png"), want));
+  EXPECT_EQ(shown("grid.png").size(0), (2 * (16 + 2) + 2) * 6);
+}
+
+TEST_F(VarSample, KeepsWhatAClassifierFindsLikeliest) {
+  const auto save_classifier = [&](const char* name, int64_t classes) {
+    nn::NamedTensors weights = evaluate::ResNet50::state(classes);
+    for (nn::NamedTensor& named : weights) named.tensor = test::hash_param(named.name, named.tensor.sizes());
+    nn::save_tensors(folder_ / name, weights);
+  };
+  save_classifier("c.safetensors", kClasses);
+  const std::string drawn = "--classes 2,ash --seed 9 --cfg 2 --per-class ";
+  ASSERT_EQ(run(drawn + "2 --classifier c.safetensors --keep-share 0.4 --images kept --npz kept.npz"), 0)
+      << text("err");
+  ASSERT_EQ(run(drawn + "5 --images all"), 0) << text("err");  // 2 / 0.4
+
+  const evaluate::ResNet50 classifier = evaluate::ResNet50::load(folder_ / "c.safetensors");
+  int64_t names = 0;
+  double sum_kept = 0, sum_all = 0;
+  for (const int64_t c : {0, 2}) {
+    std::vector<std::pair<double, std::string>> ranked;
+    for (int64_t j = 0; j < 5; ++j) {
+      const std::string name = fmt::format("{:04}-{:06}.png", c, j);
+      data::RgbImage image = data::decode_rgb(folder_ / "all" / name);
+      const Tensor pixels = at::from_blob(image.pixels.data(), {1, 16, 16, 3}, at::kByte).permute({0, 3, 1, 2});
+      ranked.emplace_back(classifier.probabilities(pixels.contiguous())[0][c].item<double>(), name);
+      sum_all += ranked.back().first;
+    }
+    std::ranges::sort(ranked, std::greater<>());
+    for (size_t i = 0; i < 5; ++i) {
+      EXPECT_EQ(fs::exists(folder_ / "kept" / ranked[i].second), i < 2) << ranked[i].second;
+      if (i >= 2) continue;
+      EXPECT_EQ(base::read_file(folder_ / "kept" / ranked[i].second),
+                base::read_file(folder_ / "all" / ranked[i].second));
+      sum_kept += ranked[i].first;
+      ++names;
+    }
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "kept"), {}), names);
+  const auto caption = nlohmann::json::parse(text("kept.json"));
+  EXPECT_EQ(caption.at("candidates_per_class"), 5);
+  EXPECT_EQ(caption.at("keep_share"), 0.4);
+  EXPECT_EQ(caption.at("classifier").at("identity"), classifier.identity());
+  // The program sees candidates together and may run on other threads.
+  EXPECT_NEAR(caption.at("probability_of_kept").get<double>(), sum_kept / 4, 1e-4);
+  EXPECT_NEAR(caption.at("probability_of_all").get<double>(), sum_all / 10, 1e-4);
+  EXPECT_THAT(caption.at("caption").get<std::string>(),
+              HasSubstr("seed 9; of 5 drawn of each class the 2 that a classifier finds likeliest."));
+
+  save_classifier("other.safetensors", kClasses + 1);
+  for (const auto& [arguments, sentence] : std::vector<std::pair<std::string, std::string>>{
+           {"--classifier other.safetensors --keep-share 0.5", "tells 4 classes apart, the model was trained on 3"},
+           {"--classifier c.safetensors", "--classifier requires --keep-share"},
+           {"--keep-share 0.5", "--keep-share requires --classifier"},
+           {"--classifier c.safetensors --keep-share 1", "--keep-share 1: expected more than 0 and less than 1"},
+           {"--classifier c.safetensors --keep-share 1e-9", "--keep-share 1e-09: asks for"},
+           {"--classifier c.safetensors --keep-share 0.5 --pyramid p.png", "has no effect on --pyramid alone"},
+           {"--classifier tok.safetensors --keep-share 0.5", "tok.safetensors: holds no tensor conv1.weight"}}) {
+    EXPECT_EQ(run(arguments), 2) << arguments;
+    EXPECT_THAT(text("err"), HasSubstr(sentence));
+    EXPECT_FALSE(fs::exists(folder_ / "samples.png")) << arguments;
+  }
+}
+
 TEST_F(VarSample, RefusesInOneSentenceAndWritesNothing) {
   struct Case {
     std::string arguments, sentence;
@@ -160,6 +243,8 @@ TEST_F(VarSample, RefusesInOneSentenceAndWritesNothing) {
            Case{"--precision fp8", "--precision"},
            Case{"--out grid.jpg", "--out grid.jpg: expected a name that ends in .png"},
            Case{"--tokens nowhere.h5", "nowhere.h5"},
+           Case{"--pyramid a.jpg", "--pyramid a.jpg: expected a name that ends in .png"},
+           Case{"--pyramid a.png --smooth", "--pyramid a.png: shows tokens, and with --smooth an image is a mixture"},
        }) {
     EXPECT_EQ(run(c.arguments), 2) << c.arguments;
     EXPECT_THAT(text("err"), HasSubstr(c.sentence));

@@ -1,6 +1,6 @@
 """var_sample: killed at random instants and started again with another number of ranks it gives the archive that nobody
 disturbed, to the byte; a signal ends it with exit code 75; a weights file gives the images of its run; pictures are
-in-painted and made finer; what is refused leaves nothing.
+in-painted and made finer; a classifier keeps the same images at any number of ranks; what is refused leaves nothing.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import time
 
 import matplotlib.image
 import numpy as np
+import safetensors.numpy
 
 from support import (BAD_INPUT, STOPPED, check, command, environment, kill, make_images, make_tokens, ranks_of, run,
                      run_folders, scratch, with_chance)
@@ -184,6 +185,44 @@ def zero_shot(model):
         check(not list(pathlib.Path(".").glob("refused*")), f"{arguments} left something")
 
 
+def resnet50(classes, random):
+    """Weights under torchvision's names, drawn."""
+    weights = {}
+
+    def unit(conv, norm, into, out, side):
+        weights[f"{conv}.weight"] = random.normal(0, (2 / (into * side * side)) ** 0.5, (out, into, side, side))
+        for part in ("weight", "running_var"):
+            weights[f"{norm}.{part}"] = random.uniform(0.5, 1, out)
+        for part in ("bias", "running_mean"):
+            weights[f"{norm}.{part}"] = random.normal(0, 0.1, out)
+
+    unit("conv1", "bn1", 3, 64, 7)
+    into = 64
+    for layer, (blocks, width) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)], 1):
+        for i in range(blocks):
+            name = f"layer{layer}.{i}"
+            for k, (a, b, side) in enumerate([(into, width, 1), (width, width, 3), (width, 4 * width, 1)], 1):
+                unit(f"{name}.conv{k}", f"{name}.bn{k}", a, b, side)
+            if i == 0:
+                unit(f"{name}.downsample.0", f"{name}.downsample.1", into, 4 * width, 1)
+            into = 4 * width
+    weights["fc.weight"], weights["fc.bias"] = random.normal(0, 0.02, (classes, into)), random.normal(0, 0.1, classes)
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
+
+
+def rejects_at_any_number_of_ranks(model):
+    safetensors.numpy.save_file(resnet50(10, np.random.default_rng(3)), "resnet.safetensors")
+    line = ["var_sample", model, "--tokenizer", "tokens.safetensors", "--classes", "0,1,2", "--per-class", 5,
+            "--classifier", "resnet.safetensors", "--keep-share", 0.5]
+    run(*line, "--npz", "kept.npz")
+    run(*line, "--npz", "kept3.npz", "--batch", 1, ranks=3)
+    check(pathlib.Path("kept3.npz").read_bytes() == pathlib.Path("kept.npz").read_bytes(), "three ranks keep others")
+    captions = [json.loads(pathlib.Path(name).read_text()) for name in ("kept.json", "kept3.json")]
+    check(captions[0] == captions[1], captions)
+    check(captions[0]["probability_of_kept"] > captions[0]["probability_of_all"], captions[0])
+    check(np.load("kept.npz")["arr_0"].shape == (15, 16, 16, 3) and not pathlib.Path("kept.npz.part").exists(), "kept")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=3)
@@ -205,6 +244,7 @@ def main():
         a_weights_file_is_its_run(model, images, labels)
         goes_on_after_the_first_output()
         zero_shot(model)
+        rejects_at_any_number_of_ranks(model)
 
 
 if __name__ == "__main__":

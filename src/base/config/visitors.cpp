@@ -1,5 +1,6 @@
 // The visitors that fill a struct and that list its keys.
 #include <algorithm>
+#include <type_traits>
 
 #include "base/config.hpp"
 #include "base/error.hpp"
@@ -102,29 +103,39 @@ void ConfigReader::field(const char* key, std::string& value, const char*, const
                           join_names(names.names), did_you_mean(read, names.names)));
 }
 
-void ConfigReader::field(const char* key, std::vector<int64_t>& value, const char*,
-                         Range<int64_t> each, Identity) {
-  const Node node = node_.child(key);
+template <class T>
+void ConfigReader::read_list(const Node& node, std::vector<T>& value, const char* wanted, const Range<T>& each) {
   if (!node.present()) return;
   if (node.kind() != Node::Kind::kList) {
     const std::string shown = node.kind() == Node::Kind::kScalar ? "'" + node.scalar() + "'"
                               : node.kind() == Node::Kind::kMap  ? "a map"
                                                                  : "empty";
-    faults_.add(node.where(), fmt::format("{} is {}, expected a list of integers, as in [1, 2, 3]",
-                                          node.path(), shown));
+    faults_.add(node.where(), fmt::format("{} is {}, expected {}", node.path(), shown, wanted));
     node.mark_read();
     return;
   }
   const size_t faults_before = faults_.sentences().size();
-  std::vector<int64_t> read;
+  std::vector<T> read;
   for (const Node& item : node.items()) {
     const size_t before = faults_.sentences().size();
-    int64_t element = item.as_int(faults_, 0);
+    T element{};
+    if constexpr (std::is_same_v<T, double>)
+      element = item.as_double(faults_, 0);
+    else
+      element = item.as_int(faults_, 0);
     if (faults_.sentences().size() == before)
       keep_if_in_range(item, element, element, each, faults_);
     read.push_back(element);
   }
   if (faults_.sentences().size() == faults_before) value = std::move(read);
+}
+
+void ConfigReader::field(const char* key, std::vector<int64_t>& value, const char*, Range<int64_t> each, Identity) {
+  read_list(node_.child(key), value, "a list of integers, as in [1, 2, 3]", each);
+}
+
+void ConfigReader::field(const char* key, std::vector<double>& value, const char*, Range<double> each, Identity) {
+  read_list(node_.child(key), value, "a list of numbers, as in [1, 1.5, 2]", each);
 }
 
 void ConfigHelp::field(const char* key, int64_t& value, const char* help, Range<int64_t> range,
@@ -158,6 +169,11 @@ void ConfigHelp::field(const char* key, std::vector<int64_t>& value, const char*
                        Range<int64_t> each, Identity identity) {
   lines.push_back({prefix_ + key, fmt::format("[{}]", fmt::join(value, ", ")),
                    "each " + each.words(), help, identity});
+}
+
+void ConfigHelp::field(const char* key, std::vector<double>& value, const char* help, Range<double> each,
+                       Identity identity) {
+  lines.push_back({prefix_ + key, fmt::format("[{}]", fmt::join(value, ", ")), "each " + each.words(), help, identity});
 }
 
 }  // namespace varscale::base

@@ -1,0 +1,135 @@
+#include "scores.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/file.hpp"
+#include "laws.hpp"
+#include "report_text.hpp"
+
+namespace varscale::analysis {
+
+using nlohmann::ordered_json;
+using records::Score;
+
+std::optional<ScoreTable> read_score_table(const SweepRuns& sweep) {
+  std::vector<ScoredRun> all;
+  ScoreTable table;
+  for (const Run& run : sweep.runs) {
+    if (auto scores = records::read_scores(run.file.parent_path() / "scores.json"))
+      all.push_back({&run, std::move(*scores)});
+    else if (run.role != "trunk") table.left_out.push_back({run.id, "not scored"});
+  }
+  if (all.empty()) return std::nullopt;
+  const auto alike = [&](const ScoredRun& one) {
+    return std::ranges::count_if(all,
+                                 [&](const ScoredRun& each) { return each.scores.settings == one.scores.settings; });
+  };
+  const ordered_json settings = std::ranges::max_element(all, {}, alike)->scores.settings;
+  for (ScoredRun& each : all) {
+    if (each.scores.settings == settings) table.runs.push_back(std::move(each));
+    else table.left_out.push_back({each.run->id, "scored under other settings"});
+  }
+  return table;
+}
+
+namespace {
+
+std::vector<std::pair<const char*, const Score*>> columns_of(const records::RunScores& scores) {
+  std::vector<std::pair<const char*, const Score*>> columns{{"protocol", &scores.protocol}};
+  if (scores.best) columns.emplace_back("best", &*scores.best);
+  return columns;
+}
+
+std::string cell(const std::optional<double>& value) { return value ? fmt::format("{:.10g}", *value) : ""; }
+
+}  // namespace
+
+void write_scores_csv(const ScoreTable& scores, const std::filesystem::path& out) {
+  std::string text =
+      "run,role,depth,params_total,flops,images,column,cfg,name,frechet,spatial_frechet,inception_score,kid,precision,"
+      "recall,loss_mean,err_mean\n";
+  for (const auto& [run, of_run] : scores.runs)
+    for (const auto& [column, s] : columns_of(of_run))
+      text += fmt::format("{},{},{},{:.10g},{:.10g},{:.10g},{},{:g},{},{},{},{},{},{},{},{},{}\n", run->id, run->role,
+                          run->depth, run->params_total, run->final.flops, run->final.images, column, s->cfg,
+                          of_run.frechet_name, cell(s->frechet), cell(s->spatial_frechet), cell(s->inception_score),
+                          cell(s->kernel), cell(s->precision), cell(s->recall), cell(run->final.loss_mean),
+                          cell(run->final.err_mean));
+  base::write_file_atomic(out / "scores.csv", text);
+}
+
+ordered_json scores_json(const ScoreTable& scores) {
+  const records::RunScores& first = scores.first();
+  ordered_json json{{"frechet_name", first.frechet_name},
+                    {"network", first.network},
+                    {"network_identity", first.network_identity},
+                    {"reference", first.reference},
+                    {"reference_fingerprint", first.reference_fingerprint},
+                    {"reference_images", first.reference_images},
+                    {"images", first.images},
+                    {"settings", first.settings}};
+  json["runs"] = ordered_json::array();
+  for (const auto& [run, of_run] : scores.runs) {
+    ordered_json entry{{"id", run->id}, {"flops", run->final.flops}};
+    for (const auto& [column, s] : columns_of(of_run)) entry[column] = records::score_json(*s);
+    json["runs"].push_back(std::move(entry));
+  }
+  json["left_out"] = ordered_json::array();
+  for (const LeftOut& run : scores.left_out) json["left_out"].push_back({{"id", run.id}, {"reason", run.reason}});
+  return json;
+}
+
+std::string scores_html(const ScoreTable& scores, const std::string& figure) {
+  const records::RunScores& first = scores.first();
+  const std::string name = escape(first.frechet_name);
+  std::string text = fmt::format(
+      "<h2>Samples against compute</h2>\n<p>{} samples of each run against {} images of <code>{}</code>, through {} "
+      "(<code>{}</code>): {} at guidance {:g}{}. Lower is better.</p>\n",
+      first.images, first.reference_images, escape(first.reference), escape(first.network),
+      first.network_identity.substr(0, 16), name, first.protocol.cfg,
+      scores.has_grid() ? fmt::format(", and at the best guidance of {}, which was chosen on other seeds",
+                                      [&] {
+                                        std::string list;
+                                        for (const records::GridScore& each : first.grid)
+                                          list += fmt::format("{}{:g}", list.empty() ? "" : ", ", each.cfg);
+                                        return list;
+                                      }())
+                        : "");
+  text += figure;
+  const bool classes = scores.has_classes();
+  const auto heads = [&](const std::string& where) {
+    return fmt::format("<th>{} {}</th><th>s{}</th>{}<th>precision</th><th>recall</th>", name, where, name,
+                       classes ? "<th>IS</th>" : "");
+  };
+  text +=
+      "<div class=\"scroll\"><table><thead><tr><th class=\"text\">run</th><th>depth</th><th>FLOPs</th><th>loss</th>" +
+      heads(fmt::format("at {:g}", first.protocol.cfg)) +
+      (scores.has_grid() ? "<th>best guidance</th>" + heads("there") : "") + "</tr></thead><tbody>\n";
+  const auto cells = [&](const Score& s) {
+    const auto one = [](const std::optional<double>& value) { return value ? digits(*value) : std::string("–"); };
+    return fmt::format("<td>{}</td><td>{}</td>{}<td>{:.3f}</td><td>{:.3f}</td>", digits(s.frechet),
+                       one(s.spatial_frechet), classes ? "<td>" + one(s.inception_score) + "</td>" : "", s.precision,
+                       s.recall);
+  };
+  for (const auto& [run, of_run] : scores.runs) {
+    text += fmt::format("<tr><td class=\"text\"><code>{}</code></td><td>{}</td><td>{}</td><td>{:.4f}</td>{}",
+                        escape(run->id), run->depth, scientific(run->final.flops), run->final.loss_mean,
+                        cells(of_run.protocol));
+    if (of_run.best) text += fmt::format("<td>{:g}</td>{}", of_run.best->cfg, cells(*of_run.best));
+    text += "</tr>\n";
+  }
+  text += "</tbody></table></div>\n";
+  text += fmt::format(
+      "<p>Such a distance is too large by about a constant over the number of images: compare it at {} samples against "
+      "these {} images alone{}.</p>\n",
+      first.images, first.reference_images,
+      first.frechet_name == "FID" ? "" : ", and with no published FID, which is of another network");
+  for (const LeftOut& run : scores.left_out)
+    text += fmt::format("<p>Not in it: <code>{}</code>, {}.</p>\n", escape(run.id), escape(run.reason));
+  return text;
+}
+
+}  // namespace varscale::analysis

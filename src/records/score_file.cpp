@@ -1,0 +1,92 @@
+#include "records/score_file.hpp"
+
+#include "base/error.hpp"
+#include "base/file.hpp"
+#include "base/json.hpp"
+
+namespace varscale::records {
+
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+constexpr int64_t kScoreSchema = 1;
+
+void put(Json& json, const char* key, const std::optional<double>& value) {
+  if (value) json[key] = *value;
+}
+
+std::optional<double> maybe(const Json& json, const char* key) {
+  const auto found = json.find(key);
+  return found == json.end() ? std::nullopt : std::optional(found->get<double>());
+}
+
+}  // namespace
+
+Json score_json(const Score& score) {
+  Json json{{"cfg", score.cfg}, {"frechet", score.frechet}};
+  put(json, "spatial_frechet", score.spatial_frechet);
+  json["kid"] = score.kernel;
+  json["precision"] = score.precision;
+  json["recall"] = score.recall;
+  put(json, "inception_score", score.inception_score);
+  return json;
+}
+
+Score score_of(const Json& json) {
+  return {.cfg = json.at("cfg").get<double>(),
+          .frechet = json.at("frechet").get<double>(),
+          .spatial_frechet = maybe(json, "spatial_frechet"),
+          .inception_score = maybe(json, "inception_score"),
+          .kernel = json.at("kid").get<double>(),
+          .precision = json.at("precision").get<double>(),
+          .recall = json.at("recall").get<double>()};
+}
+
+void write_scores(const std::filesystem::path& path, const RunScores& scores) {
+  Json json;
+  json["schema_version"] = kScoreSchema;
+  json["run"] = scores.run;
+  json["frechet_name"] = scores.frechet_name;
+  json["network"] = {{"name", scores.network}, {"identity", scores.network_identity}};
+  json["reference"] = {
+      {"path", scores.reference}, {"fingerprint", scores.reference_fingerprint}, {"images", scores.reference_images}};
+  json["images"] = scores.images;
+  json["protocol"] = score_json(scores.protocol);
+  if (scores.best) {
+    json["best"] = score_json(*scores.best);
+    json["grid"] = Json::array();
+    for (const GridScore& each : scores.grid) json["grid"].push_back({{"cfg", each.cfg}, {"frechet", each.frechet}});
+  }
+  json["settings"] = scores.settings;
+  base::write_file_atomic(path, base::json_text(json, 2) + "\n");
+}
+
+std::optional<RunScores> read_scores(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  try {
+    const Json json = base::parse_json(base::read_file(path));
+    if (const auto schema = json.at("schema_version").get<int64_t>(); schema != kScoreSchema)
+      throw base::UserError("{}: schema_version is {}; this program reads {}", path.string(), schema, kScoreSchema);
+    RunScores scores;
+    scores.run = json.at("run").get<std::string>();
+    scores.settings = json.at("settings");
+    scores.frechet_name = json.at("frechet_name").get<std::string>();
+    scores.network = json.at("network").at("name").get<std::string>();
+    scores.network_identity = json.at("network").at("identity").get<std::string>();
+    scores.reference = json.at("reference").at("path").get<std::string>();
+    scores.reference_fingerprint = json.at("reference").at("fingerprint").get<std::string>();
+    scores.reference_images = json.at("reference").at("images").get<int64_t>();
+    scores.images = json.at("images").get<int64_t>();
+    scores.protocol = score_of(json.at("protocol"));
+    if (!json.contains("best")) return scores;
+    scores.best = score_of(json.at("best"));
+    for (const Json& each : json.at("grid"))
+      scores.grid.push_back({each.at("cfg").get<double>(), each.at("frechet").get<double>()});
+    return scores;
+  } catch (const Json::exception& error) {
+    throw base::UserError("{}: not scores as var_eval sweep writes them ({})", path.string(), error.what());
+  }
+}
+
+}  // namespace varscale::records
