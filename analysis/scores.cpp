@@ -86,9 +86,11 @@ std::string scores_html(const ScoreTable& scores, const std::string& figure) {
   const records::RunScores& first = scores.first();
   const std::string name = escape(first.frechet_name);
   std::string text = fmt::format(
-      "<h2>Samples against compute</h2>\n<p>{} samples of each run against {} images of <code>{}</code>, through {} "
+      "<h2>Samples against compute</h2>\n<p>{} samples of each run against {} <code>{}</code>, through {} "
       "(<code>{}</code>): {} at guidance {:g}{}. Lower is better.</p>\n",
-      first.images, first.reference_images, escape(first.reference), escape(first.network),
+      first.images,
+      first.reference_images > 0 ? fmt::format("{} images of", first.reference_images) : "the statistics of",
+      escape(first.reference), escape(first.network),
       first.network_identity.substr(0, 16), name, first.protocol.cfg,
       scores.has_grid() ? fmt::format(", and at the best guidance of {}, which was chosen on other seeds",
                                       [&] {
@@ -109,10 +111,11 @@ std::string scores_html(const ScoreTable& scores, const std::string& figure) {
       heads(fmt::format("at {:g}", first.protocol.cfg)) +
       (scores.has_grid() ? "<th>best guidance</th>" + heads("there") : "") + "</tr></thead><tbody>\n";
   const auto cells = [&](const Score& s) {
-    const auto one = [](const std::optional<double>& value) { return value ? digits(*value) : std::string("–"); };
-    return fmt::format("<td>{}</td><td>{}</td>{}<td>{:.3f}</td><td>{:.3f}</td>", digits(s.frechet),
-                       one(s.spatial_frechet), classes ? "<td>" + one(s.inception_score) + "</td>" : "", s.precision,
-                       s.recall);
+    const auto one = [](const std::optional<double>& value) {
+      return fmt::format("<td>{}</td>", value ? digits(*value) : std::string("–"));
+    };
+    return one(s.frechet) + one(s.spatial_frechet) + (classes ? one(s.inception_score) : "") + one(s.precision) +
+           one(s.recall);
   };
   for (const auto& [run, of_run] : scores.runs) {
     text += fmt::format("<tr><td class=\"text\"><code>{}</code></td><td>{}</td><td>{}</td><td>{:.4f}</td>{}",
@@ -124,8 +127,8 @@ std::string scores_html(const ScoreTable& scores, const std::string& figure) {
   text += "</tbody></table></div>\n";
   text += fmt::format(
       "<p>Such a distance is too large by about a constant over the number of images: compare it at {} samples against "
-      "these {} images alone{}.</p>\n",
-      first.images, first.reference_images,
+      "this reference alone{}.</p>\n",
+      first.images,
       first.frechet_name == "FID" ? "" : ", and with no published FID, which is of another network");
   for (const LeftOut& run : scores.left_out)
     text += fmt::format("<p>Not in it: <code>{}</code>, {}.</p>\n", escape(run.id), escape(run.reason));

@@ -103,9 +103,9 @@ class SweepScorer {
     if (config().random_features()) option.seed = config().feature_seed;
     network_.emplace(feature_network(option));
     reference_.emplace(open_image_side("evaluate.reference", config().reference));
-    if (reference_->width() != side || reference_->height() != side)
+    if (reference_->width > 0 && (reference_->width != side || reference_->height != side))
       throw UserError("evaluate.reference {}: holds images of {} x {} pixels, the tokenizer {} makes {} x {}",
-                      config().reference, reference_->width(), reference_->height(), config().tokenizer, side, side);
+                      config().reference, reference_->width, reference_->height, config().tokenizer, side, side);
     facts_ = network_of_sides(option, &*network_, {&*reference_});
     reference_names_ = reference_->fingerprint();
     settings_ = {{"tokenizer", made_by},
@@ -131,12 +131,16 @@ class SweepScorer {
 
   // Of the first rank: the reference's features, made once for all launches on this sweep folder.
   void take_reference() {
-    if (reference_->stored) {
-      comm::agree_on(world_, "reference", [&] {
-        if (is_first()) reference_features_.emplace(evaluate::stored_features(*reference_->stored));
-      });
-      return;
-    }
+    using evaluate::NpzStatistics;
+    comm::agree_on(world_, "reference", [&] {
+      if (!is_first()) return;
+      if (reference_->stored) reference_features_.emplace(evaluate::stored_features(*reference_->stored));
+      if (!reference_->has_statistics()) return;
+      statistics_ = reference_->npz->gaussian(NpzStatistics::kPool, network_->dimension());
+      if (reference_->npz->features(NpzStatistics::kSpatial))
+        spatial_ = reference_->npz->gaussian(NpzStatistics::kSpatial, network_->spatial_dimension());
+    });
+    if (reference_->rows.count == 0) return;
     const fs::path kept = sweep_.output / "reference.h5";
     bool is_there = false;
     comm::agree_on(world_, "reference", [&] {
@@ -149,15 +153,21 @@ class SweepScorer {
       records::FeatureFileInfo info;
       info.group = config().feature_batch;
       info.images_path = config().reference, info.images_fingerprint = reference_names_;
-      info.width = reference_->width(), info.height = reference_->height();
+      info.width = reference_->width, info.height = reference_->height;
       base::Progress progress("reference", reference_->size(), "images", style());
-      evaluate::write_features(kept, *network_, rows_of(*reference_->images), info, world_,
+      evaluate::write_features(kept, *network_, reference_->rows, info, world_,
                                [&](int64_t count) { progress.advance(count); });
       progress.finish();
     }
     comm::agree_on(world_, "reference", [&] {
       if (is_first()) reference_features_.emplace(evaluate::stored_features(records::FeatureFile(kept)));
     });
+  }
+
+  evaluate::Comparison compare(const evaluate::ImageFeatures& samples) const {
+    if (!statistics_) return evaluate::compare(facts_, *reference_features_, samples);
+    return evaluate::compare(facts_, *statistics_, reference_features_ ? &*reference_features_ : nullptr, samples,
+                             spatial_ ? &*spatial_ : nullptr);
   }
 
   bool is_finished(const sweep::SweepRun& run) const { return ledger_->status(run.id).state == sweep::RunState::kDone; }
@@ -270,7 +280,7 @@ class SweepScorer {
     records::Score score;
     comm::agree_on(world_, "figures", [&] {
       if (!is_first()) return;
-      score = score_from(draw, evaluate::compare(facts_, *reference_features_, features));
+      score = score_from(draw, compare(features));
       keep(draw, score);
     });
     comm::agree_on(world_, "samples are looked at", [&] { job.finish(); });
@@ -278,13 +288,10 @@ class SweepScorer {
   }
 
   static records::Score score_from(const Draw& draw, const evaluate::Comparison& c) {
-    records::Score score{.cfg = draw.cfg,
-                         .frechet = c.frechet,
-                         .spatial_frechet = c.spatial,
-                         .inception_score = {},
-                         .kernel = c.kernel.mean,
-                         .precision = c.neighbourhoods.precision,
-                         .recall = c.neighbourhoods.recall};
+    records::Score score;
+    score.cfg = draw.cfg, score.frechet = c.frechet, score.spatial_frechet = c.spatial;
+    if (c.kernel) score.kernel = c.kernel->mean;
+    if (c.neighbourhoods) score.precision = c.neighbourhoods->precision, score.recall = c.neighbourhoods->recall;
     if (c.inception_score) score.inception_score = c.inception_score->mean;
     return score;
   }
@@ -338,8 +345,10 @@ class SweepScorer {
     }
     std::string rest = waiting > 0 ? fmt::format("; {} are not finished", waiting) : "";
     if (others > 0) rest += fmt::format("; {} have tokens of other tokenizers", others);
-    fmt::print("sweep {}: {} runs scored on {} samples each against {} images of {}{}\n\n{}", sweep_.name, done.size(),
-               config().images, reference_->size(), config().reference, rest, table.text());
+    const std::string against =
+        reference_->size() > 0 ? fmt::format("{} images of", reference_->size()) : "the statistics of";
+    fmt::print("sweep {}: {} runs scored on {} samples each against {} {}{}\n\n{}", sweep_.name, done.size(),
+               config().images, against, config().reference, rest, table.text());
   }
 
   const SweepToScore& what_;
@@ -354,7 +363,8 @@ class SweepScorer {
   evaluate::NetworkFacts facts_;
   std::optional<ImageSide> reference_;
   std::string reference_names_;                                // its fingerprint
-  std::optional<evaluate::ImageFeatures> reference_features_;  // of the first rank
+  std::optional<evaluate::ImageFeatures> reference_features_;  // this and the next line: of the first rank
+  std::optional<evaluate::Gaussian> statistics_, spatial_;     // that came with the reference
   Json settings_;
   // Of the run that is being scored; of the first rank.
   fs::path part_;

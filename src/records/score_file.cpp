@@ -26,9 +26,9 @@ std::optional<double> maybe(const Json& json, const char* key) {
 Json score_json(const Score& score) {
   Json json{{"cfg", score.cfg}, {"frechet", score.frechet}};
   put(json, "spatial_frechet", score.spatial_frechet);
-  json["kid"] = score.kernel;
-  json["precision"] = score.precision;
-  json["recall"] = score.recall;
+  put(json, "kid", score.kernel);
+  put(json, "precision", score.precision);
+  put(json, "recall", score.recall);
   put(json, "inception_score", score.inception_score);
   return json;
 }
@@ -38,9 +38,9 @@ Score score_of(const Json& json) {
           .frechet = json.at("frechet").get<double>(),
           .spatial_frechet = maybe(json, "spatial_frechet"),
           .inception_score = maybe(json, "inception_score"),
-          .kernel = json.at("kid").get<double>(),
-          .precision = json.at("precision").get<double>(),
-          .recall = json.at("recall").get<double>()};
+          .kernel = maybe(json, "kid"),
+          .precision = maybe(json, "precision"),
+          .recall = maybe(json, "recall")};
 }
 
 void write_scores(const std::filesystem::path& path, const RunScores& scores) {

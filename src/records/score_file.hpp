@@ -21,9 +21,9 @@ namespace varscale::records {
 struct Score {
   double cfg = 0;
   double frechet = 0;
-  std::optional<double> spatial_frechet;  // where the network has spatial features
-  std::optional<double> inception_score;  // of the published network alone
-  double kernel = 0, precision = 0, recall = 0;
+  std::optional<double> spatial_frechet = {};  // where network and reference have spatial features
+  std::optional<double> inception_score = {};  // of the published network alone
+  std::optional<double> kernel = {}, precision = {}, recall = {};  // where the reference has images
 };
 
 // What one value of the grid was judged by.

@@ -51,7 +51,7 @@ struct EvaluationConfig {
     using base::Range;
     const auto no = base::Identity::kNo;
     v.field("tokenizer", tokenizer, "weights of the tokenizer that the runs' tokens were made with", no);
-    v.field("reference", reference, "folder of images, or a file of var_eval features", no);
+    v.field("reference", reference, "images as var_eval fd takes them: a folder, an .npz or an .h5 file", no);
     v.field("features", features, "the network's weight file, or random", no);
     v.field("name", name, "what the weight file is, as var_eval fd has it", no);
     v.field("feature_seed", feature_seed, "features: random: of its weights", no);

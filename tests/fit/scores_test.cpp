@@ -80,7 +80,7 @@ TEST_F(Scores, JoinLossAndErrorInTablesAndReport) {
   EXPECT_THAT(page, HasSubstr("Data: <code>scores.csv</code>"));
   EXPECT_THAT(
       page,
-      HasSubstr("<td>20.00</td><td>40.00</td><td>7.000</td><td>0.500</td><td>0.250</td><td>3</td><td>18.00</td>"));
+      HasSubstr("<td>20.00</td><td>40.00</td><td>7.000</td><td>0.5000</td><td>0.2500</td><td>3</td><td>18.00</td>"));
 }
 
 TEST_F(Scores, OfOtherSettingsAreLeftOutAndNamed) {

@@ -12,6 +12,9 @@ import signal
 import subprocess
 import time
 
+import h5py
+import numpy as np
+
 from support import (BAD_INPUT, STOPPED, check, command, environment, kill, make_images, make_tokens, ranks_of, run,
                      run_folders, scratch)
 
@@ -55,13 +58,14 @@ def drawn():
     return pathlib.Path("results/scored").glob("runs/*/scores.part/cfg-*/group-*.u8")
 
 
-def is_by_hand(run_folder, score, name, *options):
+def is_by_hand(run_folder, score, name, *options, reference="images/val"):
     """What var_sample and var_eval fd give."""
     run("var_sample", run_folder, "--tokenizer", "tokens.safetensors", "--classes", "all", "--per-class", 1, "--cfg",
         score["cfg"], "--top-k", 40, "--group", 2, "--images", name, *options)
-    got = json.loads(run("var_eval", "fd", "--reference", "images/val", "--samples", name, *NETWORK, "--json").stdout)
-    check(score["frechet"] == got["frechet"]["value"] and score["kid"] == got["kid"]["value"] and
-          score["recall"] == got["recall"], f"{name}: {score}, by hand {got}")
+    got = json.loads(run("var_eval", "fd", "--reference", reference, "--samples", name, *NETWORK, "--json").stdout)
+    got |= {name: got[name]["value"] for name in ("frechet", "spatial_frechet", "kid") if name in got}
+    for figure in ("frechet", "spatial_frechet", "kid", "precision", "recall"):
+        check(score.get(figure) == got.get(figure), f"{name}: {score}, by hand {got}")
 
 
 def a_sweep_is_scored():
@@ -111,11 +115,17 @@ def a_sweep_is_scored():
     check([each["protocol"] for each in fitted["runs"]] == [each["protocol"] for each in wanted], fitted)
     check("Samples against compute" in pathlib.Path("results/scored/fit/report.html").read_text(), "not in the report")
 
-    other = ["evaluate.precision=bf16", "evaluate.cfg=2", "runs=[{model.depth: 1}]"]
+    # Statistics for images, and another precision.
+    with h5py.File("val1.h5") as file:
+        arrays = {"": file["features"][:], "_s": file["spatial"][:]}
+    np.savez("val.npz", **{f"mu{end}": rows.mean(0) for end, rows in arrays.items()},
+             **{f"sigma{end}": np.cov(rows, rowvar=False) for end, rows in arrays.items()})
+    other = ["evaluate.precision=bf16", "evaluate.cfg=2", "evaluate.reference=val.npz", "runs=[{model.depth: 1}]"]
     run(*score, *(word for setting in other for word in ("--set", setting)))
     again = scores_of(folders[0])
     check(again["settings"]["precision"] == "bf16" and again["protocol"]["cfg"] == 2, again)
-    is_by_hand(folders[0], again["protocol"], "bf16", "--precision", "bf16")
+    check("recall" not in again["protocol"] and again["reference"]["images"] == 0, again)
+    is_by_hand(folders[0], again["protocol"], "bf16", "--precision", "bf16", reference="val.npz")
 
     make_tokens("foreign", seed=1)
     shutil.copy(next(pathlib.Path("images/val").glob("*/*.png")), "one.png")
@@ -124,7 +134,7 @@ def a_sweep_is_scored():
                           ("evaluate.tokenizer=foreign.safetensors", "made the tokens of no run of this sweep"),
                           ("evaluate.features=none", "evaluate.features none: no such file"),
                           ("evaluate.images=21", "evaluate.images is 21, expected a multiple of the 10 classes"),
-                          ("evaluate.reference=one.png", "one.png: is not an HDF5 file")):
+                          ("evaluate.reference=one.png", "one.png: not a zip archive")):
         refused = run(*score, "--set", setting, code=BAD_INPUT)
         check(says in refused.stderr, f"{setting}: {refused.stderr}")
 
