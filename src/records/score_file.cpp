@@ -6,25 +6,25 @@
 
 namespace varscale::records {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 namespace {
 
 constexpr int64_t kScoreSchema = 1;
 
-void put(Json& json, const char* key, const std::optional<double>& value) {
+void put(OrderedJson& json, const char* key, const std::optional<double>& value) {
   if (value) json[key] = *value;
 }
 
-std::optional<double> maybe(const Json& json, const char* key) {
+std::optional<double> maybe(const OrderedJson& json, const char* key) {
   const auto found = json.find(key);
   return found == json.end() ? std::nullopt : std::optional(found->get<double>());
 }
 
 }  // namespace
 
-Json score_json(const Score& score) {
-  Json json{{"cfg", score.cfg}, {"frechet", score.frechet}};
+OrderedJson score_json(const Score& score) {
+  OrderedJson json{{"cfg", score.cfg}, {"frechet", score.frechet}};
   put(json, "spatial_frechet", score.spatial_frechet);
   put(json, "kid", score.kernel);
   put(json, "precision", score.precision);
@@ -33,7 +33,7 @@ Json score_json(const Score& score) {
   return json;
 }
 
-Score score_of(const Json& json) {
+Score score_of(const OrderedJson& json) {
   return {.cfg = json.at("cfg").get<double>(),
           .frechet = json.at("frechet").get<double>(),
           .spatial_frechet = maybe(json, "spatial_frechet"),
@@ -44,7 +44,7 @@ Score score_of(const Json& json) {
 }
 
 void write_scores(const std::filesystem::path& path, const RunScores& scores) {
-  Json json;
+  OrderedJson json;
   json["schema_version"] = kScoreSchema;
   json["run"] = scores.run;
   json["frechet_name"] = scores.frechet_name;
@@ -55,7 +55,7 @@ void write_scores(const std::filesystem::path& path, const RunScores& scores) {
   json["protocol"] = score_json(scores.protocol);
   if (scores.best) {
     json["best"] = score_json(*scores.best);
-    json["grid"] = Json::array();
+    json["grid"] = OrderedJson::array();
     for (const GridScore& each : scores.grid) json["grid"].push_back({{"cfg", each.cfg}, {"frechet", each.frechet}});
   }
   json["settings"] = scores.settings;
@@ -65,7 +65,7 @@ void write_scores(const std::filesystem::path& path, const RunScores& scores) {
 std::optional<RunScores> read_scores(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return std::nullopt;
   try {
-    const Json json = base::parse_json(base::read_file(path));
+    const OrderedJson json = base::parse_json(base::read_file(path));
     if (const auto schema = json.at("schema_version").get<int64_t>(); schema != kScoreSchema)
       throw base::UserError("{}: schema_version is {}; this program reads {}", path.string(), schema, kScoreSchema);
     RunScores scores;
@@ -81,10 +81,10 @@ std::optional<RunScores> read_scores(const std::filesystem::path& path) {
     scores.protocol = score_of(json.at("protocol"));
     if (!json.contains("best")) return scores;
     scores.best = score_of(json.at("best"));
-    for (const Json& each : json.at("grid"))
+    for (const OrderedJson& each : json.at("grid"))
       scores.grid.push_back({each.at("cfg").get<double>(), each.at("frechet").get<double>()});
     return scores;
-  } catch (const Json::exception& error) {
+  } catch (const OrderedJson::exception& error) {
     throw base::UserError("{}: not scores as var_eval sweep writes them ({})", path.string(), error.what());
   }
 }
