@@ -47,7 +47,7 @@ Tensor resize_tf1(const Tensor& x_BCHW, int64_t height, int64_t width) {
 
 // Convolution, batch norm, ReLU. Odd kernels keep the size unless pad is false.
 Tensor Inception::unit(const std::string& name, const Tensor& x_BCHW, int64_t stride, bool pad) const {
-  const Unit& unit = units_.at(name);
+  const FoldedConvolution& unit = units_.at(name);
   const int64_t padding[] = {pad ? unit.weight_OIkk.size(2) / 2 : 0, pad ? unit.weight_OIkk.size(3) / 2 : 0};
   return at::conv2d(x_BCHW, unit.weight_OIkk, unit.bias_O, stride, padding).relu_();
 }

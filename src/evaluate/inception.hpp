@@ -28,6 +28,7 @@
 #include <utility>
 
 #include "evaluate/feature_network.hpp"
+#include "evaluate/named_weights.hpp"
 #include "nn/tensor.hpp"
 
 namespace varscale::evaluate {
@@ -38,7 +39,7 @@ Tensor resize_tf1(const Tensor& x_BCHW, int64_t height, int64_t width);
 
 class Inception : public FeatureNetwork {
  public:
-  using Weights = std::map<std::string, Tensor, std::less<>>;
+  using Weights = NamedWeights;
   // Called with the name of each block, as "Mixed_5b" or "MaxPool_1", and its output; may be empty.
   using Observer = std::function<void(std::string_view block, const Tensor& output)>;
 
@@ -72,9 +73,6 @@ class Inception : public FeatureNetwork {
   static nn::NamedTensors state();
 
  private:
-  struct Unit {  // convolution with its batch norm
-    Tensor weight_OIkk, bias_O;
-  };
   Tensor unit(const std::string& name, const Tensor& x_BCHW, int64_t stride = 1, bool pad = true) const;
   Tensor mixed_a(const std::string& name, const Tensor& x_BCHW) const;
   Tensor mixed_b(const std::string& name, const Tensor& x_BCHW) const;
@@ -82,7 +80,7 @@ class Inception : public FeatureNetwork {
   Tensor mixed_d(const std::string& name, const Tensor& x_BCHW) const;
   Tensor mixed_e(const std::string& name, const Tensor& x_BCHW, bool max_pool) const;
 
-  std::map<std::string, Unit, std::less<>> units_;
+  std::map<std::string, FoldedConvolution, std::less<>> units_;
   Tensor fc_weight_CD_;
   std::string name_, identity_;
   bool is_random_ = false;

@@ -1,25 +1,20 @@
 #include <ATen/ATen.h>
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <cmath>
-#include <set>
+#include <string_view>
 #include <utility>
-#include <vector>
 
-#include "archives/state_file.hpp"
-#include "base/config.hpp"
-#include "base/error.hpp"
 #include "base/random.hpp"
 #include "evaluate/inception.hpp"
+#include "evaluate/named_weights.hpp"
 
 namespace varscale::evaluate {
-
-using base::UserError;
 
 namespace {
 
 constexpr double kEps = 1e-3;
-constexpr const char* kCounter = ".bn.num_batches_tracked";
+constexpr NetworkWords kWords{"the FID Inception v3", "the FID Inception v3 under pytorch-fid's names (566 tensors)"};
 
 // Appends the tensors of one network in state-dict order.
 class Lister {
@@ -28,7 +23,7 @@ class Lister {
     state_.push_back({name + ".conv.weight", at::empty({out, in, height, width})});
     for (const char* part : {"weight", "bias", "running_mean", "running_var"})
       state_.push_back({name + ".bn." + part, at::empty({out})});
-    state_.push_back({name + kCounter, at::empty({}, at::kLong)});
+    state_.push_back({name + ".bn.num_batches_tracked", at::empty({}, at::kLong)});
   }
   void mixed_a(const std::string& name, int64_t in, int64_t pool) {
     unit(name + ".branch1x1", in, 64, 1, 1);
@@ -86,29 +81,6 @@ class Lister {
   nn::NamedTensors state_;
 };
 
-void check_names(const Inception::Weights& weights, const nn::NamedTensors& state, const std::string& where) {
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : weights) names.push_back(name);
-  for (const auto& [name, tensor] : state) {
-    const auto found = weights.find(name);
-    if (found == weights.end()) {
-      if (name.ends_with(kCounter)) continue;
-      throw UserError(
-          "{}: holds no tensor {}{}; expected the FID Inception v3 under pytorch-fid's names (566 tensors)", where,
-          name, base::did_you_mean(name, names));
-    }
-    if (found->second.sizes() != tensor.sizes())
-      throw UserError("{}: {} has shape [{}], expected [{}]", where, name, fmt::join(found->second.sizes(), ", "),
-                      fmt::join(tensor.sizes(), ", "));
-  }
-  std::set<std::string, std::less<>> known;
-  for (const auto& [name, tensor] : state) known.insert(name);
-  for (const std::string& name : names) {
-    if (!known.contains(name))
-      throw UserError("{}: unexpected tensor {}; the FID Inception v3 has none of that name", where, name);
-  }
-}
-
 }  // namespace
 
 nn::NamedTensors Inception::state() {
@@ -135,38 +107,28 @@ nn::NamedTensors Inception::state() {
 Inception::Inception(const Weights& weights, const std::string& where, std::string name) {
   at::NoGradGuard no_grad;
   const nn::NamedTensors state = Inception::state();
-  check_names(weights, state, where);
+  check_state(weights, state, where, kWords);
   nn::NamedTensors hashed;  // what has an effect, in state-dict order
   for (const auto& [key, empty] : state) {
-    if (key.ends_with(kCounter) || key == "fc.bias") continue;
-    const Tensor tensor = weights.find(key)->second.to(at::kFloat).contiguous();
-    if (!tensor.isfinite().all().item<bool>())
-      throw UserError("{}: {} holds a value that is not a finite number", where, key);
-    hashed.push_back({key, tensor});
+    if (is_counter(key) || key == "fc.bias") continue;
+    hashed.push_back({key, finite_weight(weights, key, where)});
   }
   identity_ = nn::fingerprint(hashed);
   name_ = name.empty() ? "inception-" + identity_.substr(0, 8) : std::move(name);
   // Convolutions come with the four parts of their norm behind them; fc.weight is the last.
   constexpr size_t kPerUnit = 5;
   for (size_t i = 0; i + kPerUnit <= hashed.size(); i += kPerUnit) {
-    const auto part = [&](size_t j) { return hashed[i + j].tensor.to(at::kDouble); };
-    const Tensor scale_O = part(1) / (part(4) + kEps).sqrt();
+    const auto part = [&](size_t j) { return hashed[i + j].tensor; };
     std::string unit = hashed[i].name;
     unit.resize(unit.size() - std::string_view(".conv.weight").size());
-    units_[unit] = {(part(0) * scale_O.view({-1, 1, 1, 1})).to(at::kFloat),
-                    (part(2) - part(3) * scale_O).to(at::kFloat)};
+    units_[unit] = fold_norm(part(0), part(1), part(2), part(3), part(4), kEps);
   }
   fc_weight_CD_ = hashed.back().tensor;
 }
 
 Inception Inception::load(const std::filesystem::path& path, std::string name) {
-  const auto file = archives::StateFile::open(path);
-  std::set<std::string, std::less<>> known;
-  for (const auto& [key, empty] : state()) known.insert(key);
-  Weights weights;  // what is not the network's is refused by its name, unread
-  for (const auto& [key, stored] : file.tensors())
-    weights[key] = known.contains(key) ? nn::load_tensor(file, key) : Tensor();
-  return Inception(weights, file.where(), std::move(name));
+  const StateOnDisk file = read_state(path, state());
+  return Inception(file.weights, file.where, std::move(name));
 }
 
 Inception Inception::random(uint64_t seed) {

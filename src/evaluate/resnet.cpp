@@ -1,26 +1,19 @@
 #include "evaluate/resnet.hpp"
 
 #include <ATen/ATen.h>
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
-#include <utility>
-#include <vector>
 
-#include "archives/state_file.hpp"
-#include "base/config.hpp"
 #include "base/error.hpp"
 
 namespace varscale::evaluate {
-
-using base::UserError;
 
 namespace {
 
 constexpr double kEps = 1e-5;
 constexpr int64_t kShortSide = 256, kSide = 224;
-constexpr const char* kCounter = ".num_batches_tracked";
+constexpr NetworkWords kWords{"ResNet-50", "a ResNet-50 under torchvision's names"};
 
 struct Stage {
   const char* name;
@@ -40,28 +33,7 @@ void add_unit(nn::NamedTensors& state, const std::string& name, int64_t in, int6
   state.push_back({name + ".weight", at::empty({out, in, side, side})});
   for (const char* part : {".weight", ".bias", ".running_mean", ".running_var"})
     state.push_back({norm_of(name) + part, at::empty({out})});
-  state.push_back({norm_of(name) + kCounter, at::empty({}, at::kLong)});
-}
-
-void check_state(const ResNet50::Weights& weights, const nn::NamedTensors& state, const std::string& where) {
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : weights) names.push_back(name);
-  std::set<std::string, std::less<>> known;
-  for (const auto& [name, tensor] : state) {
-    known.insert(name);
-    const auto found = weights.find(name);
-    if (found == weights.end()) {
-      if (name.ends_with(kCounter)) continue;
-      throw UserError("{}: holds no tensor {}{}; expected a ResNet-50 under torchvision's names", where, name,
-                      base::did_you_mean(name, names));
-    }
-    if (found->second.sizes() != tensor.sizes())
-      throw UserError("{}: {} has shape [{}], expected [{}]", where, name, fmt::join(found->second.sizes(), ", "),
-                      fmt::join(tensor.sizes(), ", "));
-  }
-  for (const std::string& name : names)
-    if (!known.contains(name))
-      throw UserError("{}: unexpected tensor {}; ResNet-50 has none of that name", where, name);
+  state.push_back({norm_of(name) + ".num_batches_tracked", at::empty({}, at::kLong)});
 }
 
 }  // namespace
@@ -90,38 +62,28 @@ ResNet50::ResNet50(const Weights& weights, const std::string& where) {
   const auto fc = weights.find("fc.bias");
   const int64_t classes = fc == weights.end() || fc->second.dim() != 1 ? 1000 : fc->second.size(0);
   const nn::NamedTensors state = ResNet50::state(classes);
-  check_state(weights, state, where);
+  check_state(weights, state, where, kWords);
   nn::NamedTensors hashed;  // what has an effect
   for (const auto& [name, empty] : state) {
-    if (name.ends_with(kCounter)) continue;
-    const Tensor tensor = weights.find(name)->second.to(at::kFloat).contiguous();
-    if (!tensor.isfinite().all().item<bool>())
-      throw UserError("{}: {} holds a value that is not a finite number", where, name);
-    hashed.push_back({name, tensor});
+    if (!is_counter(name)) hashed.push_back({name, finite_weight(weights, name, where)});
   }
   identity_ = nn::fingerprint(hashed);
-  const auto double_of = [&](const std::string& name) {
-    return std::ranges::find(hashed, name, &nn::NamedTensor::name)->tensor.to(at::kDouble);
+  const auto of = [&](const std::string& name) {
+    return std::ranges::find(hashed, name, &nn::NamedTensor::name)->tensor;
   };
   for (const auto& [name, tensor] : hashed) {
     if (tensor.dim() != 4) continue;
     const std::string unit = name.substr(0, name.size() - std::string_view(".weight").size()), norm = norm_of(unit);
-    const Tensor scale_O = double_of(norm + ".weight") / (double_of(norm + ".running_var") + kEps).sqrt();
-    units_[unit] = {(tensor.to(at::kDouble) * scale_O.view({-1, 1, 1, 1})).to(at::kFloat),
-                    (double_of(norm + ".bias") - double_of(norm + ".running_mean") * scale_O).to(at::kFloat)};
+    units_[unit] = fold_norm(tensor, of(norm + ".weight"), of(norm + ".bias"), of(norm + ".running_mean"),
+                             of(norm + ".running_var"), kEps);
   }
   fc_weight_KD_ = hashed[hashed.size() - 2].tensor;
   fc_bias_K_ = hashed.back().tensor;
 }
 
 ResNet50 ResNet50::load(const std::filesystem::path& path) {
-  const auto file = archives::StateFile::open(path);
-  std::set<std::string, std::less<>> known;
-  for (const auto& [key, empty] : state(1)) known.insert(key);
-  Weights weights;  // what is not the network's is refused by its name, unread
-  for (const auto& [key, stored] : file.tensors())
-    weights[key] = known.contains(key) ? nn::load_tensor(file, key) : Tensor();
-  return ResNet50(weights, file.where());
+  const StateOnDisk file = read_state(path, state(/*classes=*/1));
+  return ResNet50(file.weights, file.where);
 }
 
 Tensor ResNet50::prepare(const Tensor& images_u8_B3HW) {
@@ -141,7 +103,7 @@ Tensor ResNet50::prepare(const Tensor& images_u8_B3HW) {
 }
 
 Tensor ResNet50::unit(const std::string& name, const Tensor& x_BCHW, int64_t stride) const {
-  const Unit& unit = units_.at(name);
+  const FoldedConvolution& unit = units_.at(name);
   return at::conv2d(x_BCHW, unit.weight_OIkk, unit.bias_O, stride, unit.weight_OIkk.size(2) / 2);
 }
 

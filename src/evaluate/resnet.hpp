@@ -20,6 +20,7 @@
 #include <map>
 #include <string>
 
+#include "evaluate/named_weights.hpp"
 #include "nn/tensor.hpp"
 
 namespace varscale::evaluate {
@@ -28,7 +29,7 @@ using at::Tensor;
 
 class ResNet50 {
  public:
-  using Weights = std::map<std::string, Tensor, std::less<>>;
+  using Weights = NamedWeights;
   ResNet50(const Weights& weights, const std::string& where);
   static ResNet50 load(const std::filesystem::path& path);
 
@@ -45,13 +46,10 @@ class ResNet50 {
   static nn::NamedTensors state(int64_t classes);
 
  private:
-  struct Unit {  // convolution with its batch norm
-    Tensor weight_OIkk, bias_O;
-  };
   Tensor unit(const std::string& name, const Tensor& x_BCHW, int64_t stride) const;
   Tensor block(const std::string& name, const Tensor& x_BCHW, int64_t stride) const;
 
-  std::map<std::string, Unit, std::less<>> units_;  // by the name of the convolution
+  std::map<std::string, FoldedConvolution, std::less<>> units_;  // by the name of the convolution
   Tensor fc_weight_KD_, fc_bias_K_;
   std::string identity_;
 };
