@@ -10,7 +10,7 @@
 namespace varscale::apps {
 
 Kept keep_by_classifier(const evaluate::ResNet50& classifier, const generate::SampleJob& job,
-                        const std::vector<generate::Request>& requests, int64_t side, int64_t wanted,
+                        const std::vector<generate::Request>& requests, int64_t wanted,
                         comm::Communicator& world) {
   constexpr int64_t kTogether = 8;
   const auto count = static_cast<int64_t>(requests.size());
@@ -22,9 +22,7 @@ Kept keep_by_classifier(const evaluate::ResNet50& classifier, const generate::Sa
   comm::agree_on(world, "classifier", [&] {
     for (int64_t begin = kTogether * world.rank(); begin < count; begin += kTogether * world.size()) {
       const int64_t some = std::min(kTogether, count - begin);
-      const at::Tensor images_u8_BXX3 = at::empty({some, side, side, 3}, at::kByte);
-      for (int64_t i = 0; i < some; ++i) job.read(begin + i, images_u8_BXX3[i].mutable_data_ptr<uint8_t>());
-      const at::Tensor p_BK = classifier.probabilities(images_u8_BXX3.permute({0, 3, 1, 2}).contiguous());
+      const at::Tensor p_BK = classifier.probabilities(job.batch(begin, some));
       for (int64_t i = 0; i < some; ++i)
         p[begin + i] = p_BK[i][requests[static_cast<size_t>(begin + i)].label].item<double>();
       progress.advance(some);

@@ -23,7 +23,7 @@ struct Kept {
 };
 
 Kept keep_by_classifier(const evaluate::ResNet50& classifier, const generate::SampleJob& job,
-                        const std::vector<generate::Request>& requests, int64_t side, int64_t wanted,
+                        const std::vector<generate::Request>& requests, int64_t wanted,
                         comm::Communicator& world);
 
 }  // namespace varscale::apps

@@ -339,8 +339,7 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
   std::vector<int64_t> drawn(asked.requests.size());  // where each output image lies among the drawn ones
   std::iota(drawn.begin(), drawn.end(), 0);
   if (classifier) {
-    const Kept kept = keep_by_classifier(*classifier, job, asked.requests, tokenizer->config().image_side, a.per_class,
-                                         world);
+    const Kept kept = keep_by_classifier(*classifier, job, asked.requests, a.per_class, world);
     drawn = kept.candidates;
     asked.keep(drawn);
     add_rejection(caption, a, *classifier, kept);

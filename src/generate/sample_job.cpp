@@ -163,6 +163,13 @@ void SampleJob::read(int64_t i, uint8_t* out) const {
     throw std::runtime_error(fmt::format("{}: cannot be read", path.string()));
 }
 
+Tensor SampleJob::batch(int64_t begin, int64_t count) const {
+  const int64_t end = std::min(begin + count, static_cast<int64_t>(places_.size()));
+  const Tensor pixels_BXX3 = at::empty({end - begin, work_.side, work_.side, 3}, at::kByte);
+  for (int64_t i = begin; i < end; ++i) read(i, pixels_BXX3[i - begin].mutable_data_ptr<uint8_t>());
+  return pixels_BXX3.permute({0, 3, 1, 2}).contiguous();
+}
+
 void SampleJob::finish() {
   if (world_.rank() != 0) return;
   // First what says that there is something to go on with.

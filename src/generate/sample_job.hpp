@@ -3,6 +3,7 @@
 //   SampleJob job({.folder = "samples.npz.part", .requests = requests, ...}, *world);
 //   if (!job.draw(sampler, tokenizer, [&] { return stop.requested(); })) return kStopped;   // goes on next time
 //   job.read(i, pixels);                                         // of requests[i], for whoever writes the outputs
+//   Tensor images_u8_B3XX = job.batch(0, 32);                    // for whoever looks at them
 //   job.finish();
 //
 // Folder   job.json says what is drawn; group-<number>.u8 has the pixels of a group's requested images by their slots,
@@ -52,6 +53,8 @@ class SampleJob {
 
   // Pixels [side, side, 3] of requests[i], once all are done.
   void read(int64_t i, uint8_t* out) const;
+  // Of requests [begin, begin + count), at most to the last: uint8 [B, 3, side, side].
+  Tensor batch(int64_t begin, int64_t count) const;
   void finish();  // the first rank removes the folder; what is to be kept has been written
 
  private:
