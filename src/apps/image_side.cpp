@@ -6,7 +6,6 @@
 
 #include "base/error.hpp"
 #include "base/file.hpp"
-#include "evaluate/comparison.hpp"
 
 namespace varscale::apps {
 
@@ -48,6 +47,19 @@ ImageSide open_image_side(const std::string& option, const fs::path& path) {
 std::string ImageSide::fingerprint() const {
   if (folder) return folder->fingerprint();
   return stored ? stored->info().images_fingerprint : base::sha256_of_file(path);
+}
+
+void Reference::take_statistics(const ImageSide& side, int64_t dimension, int64_t spatial_dimension) {
+  using evaluate::NpzStatistics;
+  if (!side.has_statistics()) return;
+  statistics = side.npz->gaussian(NpzStatistics::kPool, dimension);
+  if (side.npz->features(NpzStatistics::kSpatial))
+    spatial = side.npz->gaussian(NpzStatistics::kSpatial, spatial_dimension);
+}
+
+evaluate::Comparison Reference::compare(const NetworkFacts& network, const evaluate::ImageFeatures& samples) const {
+  if (!statistics) return evaluate::compare(network, *features, samples);
+  return evaluate::compare(network, *statistics, features ? &*features : nullptr, samples, spatial ? &*spatial : nullptr);
 }
 
 std::string words(const NetworkFacts& network) {

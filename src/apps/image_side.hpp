@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "evaluate/comparison.hpp"
 #include "evaluate/image_features.hpp"
 #include "evaluate/image_folder.hpp"
 #include "evaluate/inception.hpp"
@@ -40,6 +41,16 @@ struct ImageSide {
 };
 // By what the path is: a folder, a feature file (.h5), else an .npz file.
 ImageSide open_image_side(const std::string& option, const std::filesystem::path& path);
+
+// What samples are compared with, on the first rank: features, statistics that came without them, or both.
+struct Reference {
+  std::optional<evaluate::Gaussian> statistics, spatial;
+  std::optional<evaluate::ImageFeatures> features;
+
+  // Those of an .npz file, of so many features.
+  void take_statistics(const ImageSide& side, int64_t dimension, int64_t spatial_dimension);
+  evaluate::Comparison compare(const evaluate::NetworkFacts& network, const evaluate::ImageFeatures& samples) const;
+};
 
 // The network of all sides. `loaded` is null where none has images to look at; feature files must be of it, and agree
 // in its name, which a file knows where the user does not say it.

@@ -50,6 +50,12 @@ class SweepScorer {
     // A rank waits while the first takes figures, or while another draws the last of its share.
     world_.set_deadline(30.0 * 24 * 3600);
     comm::agree_on(world_, "sweep file", [&] { open(); });
+    // One rank reads what may be a large file.
+    comm::agree_on(world_, "reference", [&] {
+      if (is_first()) reference_names_ = reference_->fingerprint();
+    });
+    reference_names_ = world_.broadcast_bytes(reference_names_, 0, "fingerprint of the reference");
+    settings_ = settings();
   }
 
   ExitCode score_all() {
@@ -58,7 +64,7 @@ class SweepScorer {
     int64_t waiting = 0, others = 0;
     for (const sweep::SweepRun& run : sweep_.runs) {
       if (run.config.role == "trunk") continue;  // ends before any decay
-      if (run.tokens.tokenizer != settings_.at("tokenizer")) {
+      if (run.tokens.tokenizer != made_by_) {
         ++others;
         continue;
       }
@@ -92,11 +98,11 @@ class SweepScorer {
     ledger_.emplace(sweep::Ledger::look(sweep_));
     tokenizer_.emplace(tokenizer::Vqvae::load(config().tokenizer));
     if (compute() != at::kFloat) {
-      decoder_.emplace(tokenizer::Vqvae::load(config().tokenizer));
+      decoder_.emplace(tokenizer_->to(at::kCPU));  // a copy
       decoder_->decode_in(compute());
     }
-    const std::string made_by = tokenizer_->fingerprint();
-    if (std::ranges::none_of(sweep_.runs, [&](const auto& run) { return run.tokens.tokenizer == made_by; }))
+    made_by_ = tokenizer_->fingerprint();
+    if (std::ranges::none_of(sweep_.runs, [&](const auto& run) { return run.tokens.tokenizer == made_by_; }))
       throw UserError("evaluate.tokenizer {}: made the tokens of no run of this sweep", config().tokenizer);
     const int64_t side = tokenizer_->config().image_side;
     FeatureOption option{.features = config().features, .name = config().name, .seed = {}, .prefix = "evaluate."};
@@ -107,38 +113,37 @@ class SweepScorer {
       throw UserError("evaluate.reference {}: holds images of {} x {} pixels, the tokenizer {} makes {} x {}",
                       config().reference, reference_->width, reference_->height, config().tokenizer, side, side);
     facts_ = network_of_sides(option, &*network_, {&*reference_});
-    reference_names_ = reference_->fingerprint();
-    settings_ = {{"tokenizer", made_by},
-                 {"network", facts_.name},
-                 {"network_identity", facts_.identity},
-                 {"reference_fingerprint", reference_names_},
-                 {"reference_images", reference_->size()},
-                 {"images", config().images},
-                 {"cfg", config().cfg},
-                 {"seed", config().seed}};
+  }
+
+  Json settings() const {
+    Json settings{{"tokenizer", made_by_},
+                  {"network", facts_.name},
+                  {"network_identity", facts_.identity},
+                  {"reference_fingerprint", reference_names_},
+                  {"reference_images", reference_->size()},
+                  {"images", config().images},
+                  {"cfg", config().cfg},
+                  {"seed", config().seed}};
     if (!config().cfg_grid.empty()) {
-      settings_["cfg_grid"] = config().cfg_grid;
-      settings_["grid_images"] = config().images_of_grid();
-      settings_["grid_seed"] = config().grid_seed;
+      settings["cfg_grid"] = config().cfg_grid;
+      settings["grid_images"] = config().images_of_grid();
+      settings["grid_seed"] = config().grid_seed;
     }
-    settings_["top_k"] = config().top_k;
-    settings_["top_p"] = config().top_p;
-    settings_["temperature"] = config().temperature;
-    settings_["precision"] = config().precision;
-    settings_["group"] = config().group;
-    settings_["feature_batch"] = config().feature_batch;
+    settings["top_k"] = config().top_k;
+    settings["top_p"] = config().top_p;
+    settings["temperature"] = config().temperature;
+    settings["precision"] = config().precision;
+    settings["group"] = config().group;
+    settings["feature_batch"] = config().feature_batch;
+    return settings;
   }
 
   // Of the first rank: the reference's features, made once for all launches on this sweep folder.
   void take_reference() {
-    using evaluate::NpzStatistics;
     comm::agree_on(world_, "reference", [&] {
       if (!is_first()) return;
-      if (reference_->stored) reference_features_.emplace(evaluate::stored_features(*reference_->stored));
-      if (!reference_->has_statistics()) return;
-      statistics_ = reference_->npz->gaussian(NpzStatistics::kPool, network_->dimension());
-      if (reference_->npz->features(NpzStatistics::kSpatial))
-        spatial_ = reference_->npz->gaussian(NpzStatistics::kSpatial, network_->spatial_dimension());
+      if (reference_->stored) against_.features.emplace(evaluate::stored_features(*reference_->stored));
+      against_.take_statistics(*reference_, network_->dimension(), network_->spatial_dimension());
     });
     if (reference_->rows.count == 0) return;
     const fs::path kept = sweep_.output / "reference.h5";
@@ -160,14 +165,8 @@ class SweepScorer {
       progress.finish();
     }
     comm::agree_on(world_, "reference", [&] {
-      if (is_first()) reference_features_.emplace(evaluate::stored_features(records::FeatureFile(kept)));
+      if (is_first()) against_.features.emplace(evaluate::stored_features(records::FeatureFile(kept)));
     });
-  }
-
-  evaluate::Comparison compare(const evaluate::ImageFeatures& samples) const {
-    if (!statistics_) return evaluate::compare(facts_, *reference_features_, samples);
-    return evaluate::compare(facts_, *statistics_, reference_features_ ? &*reference_features_ : nullptr, samples,
-                             spatial_ ? &*spatial_ : nullptr);
   }
 
   bool is_finished(const sweep::SweepRun& run) const { return ledger_->status(run.id).state == sweep::RunState::kDone; }
@@ -273,14 +272,15 @@ class SweepScorer {
       return std::nullopt;
     }
     base::Progress progress("features", draw.images, "images", style());
-    const evaluate::ImageFeatures features =
-        evaluate::features_of(*network_, samples_of(job, draw.images), config().feature_batch, world_,
-                              [&](int64_t count) { progress.advance(count); });
+    const evaluate::ImageRows samples{
+        draw.images, [&](int64_t begin, int64_t count) { return job.batch(begin, count); }};
+    const evaluate::ImageFeatures features = evaluate::features_of(
+        *network_, samples, config().feature_batch, world_, [&](int64_t count) { progress.advance(count); });
     progress.finish();
     records::Score score;
     comm::agree_on(world_, "figures", [&] {
       if (!is_first()) return;
-      score = score_from(draw, compare(features));
+      score = score_from(draw, against_.compare(facts_, features));
       keep(draw, score);
     });
     comm::agree_on(world_, "samples are looked at", [&] { job.finish(); });
@@ -302,16 +302,6 @@ class SweepScorer {
       for (int64_t j = 0; j < draw.images / classes; ++j)
         requests.push_back({.image = c * kImagesPerClass + j, .label = c});
     return requests;
-  }
-
-  evaluate::ImageRows samples_of(const generate::SampleJob& job, int64_t images) const {
-    const int64_t side = tokenizer_->config().image_side;
-    return {images, [&job, images, side](int64_t begin, int64_t count) {
-              const int64_t end = std::min(begin + count, images);
-              const at::Tensor pixels_BXX3 = at::empty({end - begin, side, side, 3}, at::kByte);
-              for (int64_t i = begin; i < end; ++i) job.read(i, pixels_BXX3[i - begin].mutable_data_ptr<uint8_t>());
-              return pixels_BXX3.permute({0, 3, 1, 2}).contiguous();
-            }};
   }
 
   base::Progress::Style style() const {
@@ -358,13 +348,13 @@ class SweepScorer {
   sweep::Sweep sweep_;
   std::optional<sweep::Ledger> ledger_;
   std::optional<tokenizer::Vqvae> tokenizer_;
+  std::string made_by_;  // its fingerprint
   std::optional<tokenizer::Vqvae> decoder_;  // of another precision, whose fingerprint is no longer the file's
   std::optional<evaluate::Inception> network_;
   evaluate::NetworkFacts facts_;
   std::optional<ImageSide> reference_;
-  std::string reference_names_;                                // its fingerprint
-  std::optional<evaluate::ImageFeatures> reference_features_;  // this and the next line: of the first rank
-  std::optional<evaluate::Gaussian> statistics_, spatial_;     // that came with the reference
+  std::string reference_names_;  // its fingerprint
+  Reference against_;            // of the first rank
   Json settings_;
   // Of the run that is being scored; of the first rank.
   fs::path part_;

@@ -18,7 +18,6 @@
 #include "evaluate/comparison.hpp"
 #include "evaluate/image_features.hpp"
 #include "evaluate/inception.hpp"
-#include "evaluate/npz_set.hpp"
 #include "feature_option.hpp"
 #include "image_side.hpp"
 #include "records/feature_file.hpp"
@@ -31,7 +30,6 @@ namespace fs = std::filesystem;
 using base::ExitCode;
 using base::UserError;
 using evaluate::Inception;
-using evaluate::NpzStatistics;
 
 constexpr const char* kAbout =
     "Measures sets of images. Every figure comes with the network it was taken through. Ranks of a launch divide the\n"
@@ -119,7 +117,7 @@ evaluate::ImageFeatures features_of(const char* what, const ImageSide& side, con
 void compare_sets(const Arguments& a, comm::Communicator& world) {
   std::optional<ImageSide> reference, samples;
   Through through;
-  std::optional<evaluate::Gaussian> statistics, spatial;  // of an .npz reference, on the first rank
+  Reference against;
   comm::agree_on(world, "sets", [&] {
     reference.emplace(open_image_side("--reference", a.reference));
     samples.emplace(open_image_side("--samples", a.samples));
@@ -132,20 +130,13 @@ void compare_sets(const Arguments& a, comm::Communicator& world) {
                       samples->height);
     through = network_between(a, *reference, *samples);
     // Before any image is looked at: the file may be refused.
-    if (world.rank() != 0 || !reference->has_statistics()) return;
-    statistics = reference->npz->gaussian(NpzStatistics::kPool, through.dimension);
-    if (reference->npz->features(NpzStatistics::kSpatial))
-      spatial = reference->npz->gaussian(NpzStatistics::kSpatial, through.spatial_dimension);
+    if (world.rank() == 0) against.take_statistics(*reference, through.dimension, through.spatial_dimension);
   });
   const int64_t batch = a.batch.value_or(kBatchByDefault);
-  std::optional<evaluate::ImageFeatures> reference_features;
-  if (reference->size() > 0) reference_features.emplace(features_of("reference", *reference, through, batch, world));
+  if (reference->size() > 0) against.features.emplace(features_of("reference", *reference, through, batch, world));
   const evaluate::ImageFeatures sample_features = features_of("samples", *samples, through, batch, world);
   if (world.rank() != 0) return;
-  const evaluate::Comparison result =
-      statistics ? evaluate::compare(through.facts, *statistics, reference_features ? &*reference_features : nullptr,
-                                     sample_features, spatial ? &*spatial : nullptr)
-                 : evaluate::compare(through.facts, *reference_features, sample_features);
+  const evaluate::Comparison result = against.compare(through.facts, sample_features);
   if (a.json) {
     nlohmann::ordered_json json = result.json();
     json["reference"] = a.reference.string();
