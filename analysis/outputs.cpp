@@ -346,9 +346,7 @@ ordered_json fit_json(const Results& results) {
                             {"depth", run.depth},
                             {"seed", run.seed},
                             {"sha256", run.sha256}});
-  json["left_out"] = ordered_json::array();
-  for (const LeftOut& run : results.sweep.left_out)
-    json["left_out"].push_back({{"id", run.id}, {"reason", run.reason}});
+  json["left_out"] = results.sweep.left_out;
   json["fits"] = ordered_json::array();
   for (const LawFit& law : results.analysis.fits) json["fits"].push_back(law_json(law));
   json["held_out"] = ordered_json::array();

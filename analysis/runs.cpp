@@ -223,6 +223,8 @@ std::vector<const Run*> SweepRuns::points() const {
   return result;
 }
 
+void to_json(nlohmann::ordered_json& json, const LeftOut& run) { json = {{"id", run.id}, {"reason", run.reason}}; }
+
 std::vector<const Run*> SweepRuns::main_runs() const {
   std::vector<const Run*> result = points();
   std::erase_if(result, [](const Run* run) { return run->role != "main"; });

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -92,6 +93,7 @@ std::optional<SweepPlan> read_plan(const std::filesystem::path& folder);
 struct LeftOut {
   std::string id, reason;
 };
+void to_json(nlohmann::ordered_json& json, const LeftOut& run);
 
 // The runs of one depth and budget at the best of their rates.
 struct TunedPoint {

@@ -77,8 +77,7 @@ ordered_json scores_json(const ScoreTable& scores) {
     for (const auto& [column, s] : columns_of(of_run)) entry[column] = records::score_json(*s);
     json["runs"].push_back(std::move(entry));
   }
-  json["left_out"] = ordered_json::array();
-  for (const LeftOut& run : scores.left_out) json["left_out"].push_back({{"id", run.id}, {"reason", run.reason}});
+  json["left_out"] = scores.left_out;
   return json;
 }
 

@@ -235,8 +235,7 @@ nlohmann::ordered_json kinds_json(const SweepKinds& sweep, const std::vector<Res
     }
     json["kinds"].push_back(entry);
   }
-  json["left_out"] = nlohmann::ordered_json::array();
-  for (const LeftOut& run : sweep.left_out) json["left_out"].push_back({{"id", run.id}, {"reason", run.reason}});
+  json["left_out"] = sweep.left_out;
   return json;
 }
 
