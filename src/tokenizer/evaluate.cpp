@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "base/error.hpp"
 
@@ -51,22 +50,6 @@ int64_t images_judged(const ImageSource& images, int64_t limit) {
   const int64_t count = limit > 0 ? std::min(limit, images.count) : images.count;
   if (count < 1) throw base::UserError("there are no images to judge the tokenizer on");
   return count;
-}
-
-TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit,
-                         int64_t batch) {
-  const int64_t count = images_judged(images, limit);
-  std::vector<Tensor> errors;
-  Tensor hits_SV;
-  for (int64_t begin = 0; begin < count; begin += batch) {
-    std::vector<int64_t> numbers(std::min(batch, count - begin));
-    std::iota(numbers.begin(), numbers.end(), begin);
-    const Measured measured =
-        measure(tokenizer, images.load({numbers, std::vector<int64_t>(numbers.size(), 0)}));
-    errors.push_back(measured.errors_B3);
-    hits_SV = hits_SV.defined() ? hits_SV + measured.hits_SV : measured.hits_SV;
-  }
-  return summarise(at::cat(errors), hits_SV);
 }
 
 std::vector<Tensor> reconstructions_by_scale(const Vqvae& tokenizer, const Tensor& image_B3XX) {

@@ -1,6 +1,7 @@
 // What a tokenizer keeps of images, and how it uses its codes.
 //
-//   TokenizerReport report = evaluate(tokenizer, images, /*limit=*/0);
+//   Measured some = measure(tokenizer, image_B3XX);
+//   TokenizerReport report = summarise(some.errors_B3, some.hits_SV);
 //   report.psnr_db; report.scales[0].perplexity;
 //
 // Figures of one image depend on that image alone, so a report is one over any split of the images: measure() parts of
@@ -42,11 +43,7 @@ Measured measure(const Vqvae& tokenizer, const Tensor& image_B3XX);
 // The rows of errors of all images, in their order, and the sum of the hits.
 TokenizerReport summarise(const Tensor& errors_N3, const Tensor& hits_SV);
 
-// Over the first `limit` images (0: all), centre crops as the source gives them.
-TokenizerReport evaluate(const Vqvae& tokenizer, const ImageSource& images, int64_t limit = 0,
-                         int64_t batch = 32);
-
-// How many images that is. UserError: none.
+// How many images there are to judge on: the first `limit`, all where that is 0. UserError: none.
 int64_t images_judged(const ImageSource& images, int64_t limit);
 
 // The images, then what the first 1, 2, ..., S scales give: S + 1 tensors [B, 3, X, X] in [-1, 1].

@@ -5,10 +5,14 @@
 
 #include <cmath>
 
+#include "comm/communicator.hpp"
 #include "tests/support/hash_weights.hpp"
+#include "tokenizer_evaluation/judge.hpp"
 
-namespace varscale::tokenizer {
+namespace varscale::tokenizer_evaluation {
 namespace {
+
+using namespace tokenizer;
 
 Tensor image_of(int64_t number) {
   return test::hash_v(fmt::format("image.{}", number), {3, 8, 8}).to(at::kFloat).clamp(-1, 1);
@@ -28,7 +32,9 @@ TEST(Evaluate, PsnrIsThatOfTheReconstruction) {
   config.code_width = 4, config.vocabulary = 16, config.scales = {1, 2, 4}, config.phis = 2;
   Vqvae tokenizer(config);
   tokenizer.initialise(Init::kPublic, 3);
-  const TokenizerReport report = evaluate(tokenizer, images(10), 2, 1), all = evaluate(tokenizer, images(10), 0, 3);
+  const auto alone = comm::make_self();
+  const TokenizerReport report = judge(tokenizer, images(10), {.limit = 2, .batch = 1}, *alone).report,
+                        all = judge(tokenizer, images(10), {.limit = 0, .batch = 3}, *alone).report;
   EXPECT_EQ(report.images, 2);
   EXPECT_EQ(all.images, 10);
   double psnr = 0;
@@ -47,4 +53,4 @@ TEST(Evaluate, PsnrIsThatOfTheReconstruction) {
 }
 
 }  // namespace
-}  // namespace varscale::tokenizer
+}  // namespace varscale::tokenizer_evaluation

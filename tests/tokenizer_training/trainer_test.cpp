@@ -13,12 +13,13 @@
 #include "tests/support/hash_weights.hpp"
 #include "tests/support/temporary_folder.hpp"
 #include "tokenizer/evaluate.hpp"
+#include "tokenizer_evaluation/judge.hpp"
 #include "tokenizer_training/run.hpp"
 
 namespace varscale::tokenizer_training {
 namespace {
 
-using tokenizer::evaluate, tokenizer::TokenizerReport, tokenizer::VqvaeConfig;
+using tokenizer::TokenizerReport, tokenizer::VqvaeConfig;
 
 // Images of two flat colours side by side: easy to learn in a few steps.
 Tensor image_of(int64_t number, int64_t side) {
@@ -88,7 +89,7 @@ TEST_F(Trainer, HalvesTheErrorAndKeepsCodesInUse) {
   while (!trainer.done()) row = trainer.step();
   EXPECT_LT(row.l2, 0.5 * first);
   EXPECT_NEAR(row.loss, row.l2 + 0.5 * row.l1 + row.vq, 1e-6 * row.loss);
-  const TokenizerReport report = evaluate(trainer.finished(), images(32));
+  const TokenizerReport report = tokenizer_evaluation::judge(trainer.finished(), images(32), {}, *world_).report;
   EXPECT_LT(report.mse, 0.5 * first);
   EXPECT_GT(report.all.perplexity, 4);  // of 16: a collapsed codebook has about 1
   const std::vector<records::CodeRow> codes = trainer.take_code_rows();
