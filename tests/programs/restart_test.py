@@ -29,15 +29,21 @@ defaults:
 runs:
   - {model.depth: [1, 2]}
 """
+RUNS = 2
 
 
-def kill_one_rank(process, chance):
-    """SIGKILL to a single rank: the launcher has to end the others, who wait for it in vain."""
+def kill_one_rank(process, chance, output):
+    """SIGKILL to a single rank: the launcher has to end the others, who wait for it in vain.
+
+    A rank that was met as it left, with all runs done and nothing to wait for, takes nothing from the launch.
+    """
     ranks = ranks_of(process, "var_sweep")
     if not ranks:
         return kill(process)
     kill(process, [chance.choice(ranks)])
-    check(process.returncode != 0, "the launch of a killed rank ended with 0")
+    folders = list(pathlib.Path(output, "runs").glob("*"))
+    done = [status(folder)["state"] == "done" for folder in folders if (folder / "status.json").exists()]
+    check(process.returncode != 0 or sum(done) == len(folders) == RUNS, "the launch of a killed rank ended with 0")
 
 
 def damage(file, chance):
@@ -86,7 +92,7 @@ class Layout:
                 return kills
             except subprocess.TimeoutExpired:
                 if self.ranks > 1 and chance.random() < 0.3:
-                    kill_one_rank(process, chance)
+                    kill_one_rank(process, chance, output)
                     figures["one rank alone"] += 1
                 else:
                     kill(process)
