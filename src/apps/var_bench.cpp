@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "apps/bench_sample.hpp"
+#include "apps/bench_times.hpp"
 #include "base/command_line.hpp"
 #include "base/error.hpp"
 #include "base/machine.hpp"
@@ -41,6 +43,7 @@ constexpr const char* kExamples = R"(Examples:
   mpirun -n 2 var_bench overlap --depth 6 --batch 4              what reduction during backward saves
   mpirun -n 4 var_bench memory --depth 12 --batch 4 --mode zero3     bytes held against the estimate
   mpirun -n 2 var_bench collectives --mib 25
+  var_bench sample --depth 6 --images 8 --precision bf16         drawing and decoding at 256 px, apart
   mpirun -n 8 var_bench step --depth 16 --batch 768 --precision bf16 --device cuda     one rank a GPU)";
 
 struct Options {
@@ -50,22 +53,6 @@ struct Options {
   int shards = 0;
   int64_t repeats = 10, warmup = 3, mib = 25;
   bool recompute = false;
-};
-
-struct Times {
-  std::vector<double> seconds;
-  double median() const { return at_share(0.5); }
-  double at_share(double share) const {
-    std::vector<double> sorted = seconds;
-    std::sort(sorted.begin(), sorted.end());
-    return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
-  }
-  nlohmann::ordered_json json() const {
-    return {{"median_ms", 1e3 * median()},
-            {"min_ms", 1e3 * at_share(0)},
-            {"max_ms", 1e3 * at_share(1)},
-            {"repeats", seconds.size()}};
-  }
 };
 
 // With what the device still had to do.
@@ -286,13 +273,16 @@ void bench_collectives(const Options& options, comm::Communicator& world, at::De
 
 ExitCode parse_and_run(int argc, char** argv) {
   Options options;
-  CLI::App app("Measures training steps and collectives on this machine.", "var_bench");
+  SampleBench sampling;
+  CLI::App app("Measures training steps, collectives and sampling on this machine.", "var_bench");
   app.footer(kExamples);
   app.require_subcommand(1);
   auto* step = app.add_subcommand("step", "one training step");
   auto* overlap = app.add_subcommand("overlap", "reduction during backward against after it");
   auto* memory = app.add_subcommand("memory", "bytes held by each rank against the estimate");
   auto* collectives = app.add_subcommand("collectives", "each collective of its own");
+  auto* sample = app.add_subcommand("sample", "drawing and decoding images of 256 px on the CPU, weights made up");
+  sampling.add_to(*sample);
   for (CLI::App* command : {step, overlap, memory}) {
     command->add_option("--depth", options.depth, "depth of the model")->check(CLI::PositiveNumber);
     command->add_option("--batch", options.batch, "images a step over all ranks")
@@ -318,6 +308,10 @@ ExitCode parse_and_run(int argc, char** argv) {
     command->add_option("--warmup", options.warmup, "run before")->check(CLI::NonNegativeNumber);
   }
   if (!base::parse_command_line(app, argc, argv)) return ExitCode::kDone;
+  if (sample->parsed()) {
+    fmt::print("{}\n", sampling.run().dump());
+    return ExitCode::kDone;
+  }
   const auto world = comm::open_world();
   if (options.mode == "hybrid" && (options.shards < 1 || world->size() % options.shards != 0))
     throw UserError("--shards {}: expected a divisor of the {} ranks", options.shards,

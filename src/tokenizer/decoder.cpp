@@ -51,7 +51,7 @@ Tensor Decoder::operator()(const Tensor& z_BCHW, const Observer& observe, const 
     h = run_block(runner, block++, h,
                   [this, i, observe](const std::vector<Tensor>& in) { return pass_level(i, in[0], observe); });
   }
-  h = conv_out_(at::silu(norm_out_(h)));
+  h = conv_out_(norm_out_.silu(h));
   if (observe) observe("decoder.conv_out", h);
   return h;
 }

@@ -51,7 +51,7 @@ Tensor Encoder::operator()(const Tensor& image_B3XX, const Observer& observe, co
   h = run_block(runner, static_cast<int64_t>(levels_.size()), h, [this, observe](const std::vector<Tensor>& in) {
     return (*middle_)(in[0], "encoder.", observe);
   });
-  h = conv_out_(at::silu(norm_out_(h)));
+  h = conv_out_(norm_out_.silu(h));
   if (observe) observe("encoder.conv_out", h);
   return h;
 }

@@ -4,9 +4,15 @@
 
 #include <cmath>
 
+#include "nn/rows.hpp"
 #include "nn/storage.hpp"
+#include "nn/winograd.hpp"
 
 namespace varscale::tokenizer {
+
+namespace {
+constexpr double kEps = 1e-6;  // of the norms
+}  // namespace
 
 Tensor run_block(const BlockRunner& runner, int64_t index, const Tensor& x, const BlockBody& body) {
   return runner ? runner(index, {x}, body) : body({x});
@@ -18,13 +24,21 @@ Tensor make_leaf(const std::vector<int64_t>& sizes, at::ScalarType dtype, const 
 }
 
 Tensor Conv::operator()(const Tensor& x_BCHW) const {
+  if (!at::GradMode::is_enabled() && stride == 1 && nn::winograd_pays(x_BCHW, weight_OIkk))
+    return nn::winograd_convolution(x_BCHW, weight_OIkk, bias_O);
   return at::conv2d(x_BCHW.to(weight_OIkk.scalar_type()), weight_OIkk, bias_O, stride, padding);
 }
 
 Tensor GroupNorm::operator()(const Tensor& x_BCHW) const {
   // The CPU's kernel takes bfloat16 beside float32 weights, a GPU's does not.
-  if (x_BCHW.is_cpu()) return at::group_norm(x_BCHW, groups, weight_C, bias_C, 1e-6);
-  return at::group_norm(x_BCHW.to(weight_C.scalar_type()), groups, weight_C, bias_C, 1e-6).to(x_BCHW.scalar_type());
+  if (x_BCHW.is_cpu()) return at::group_norm(x_BCHW, groups, weight_C, bias_C, kEps);
+  return at::group_norm(x_BCHW.to(weight_C.scalar_type()), groups, weight_C, bias_C, kEps).to(x_BCHW.scalar_type());
+}
+
+Tensor GroupNorm::silu(const Tensor& x_BCHW) const {
+  const bool by_rows = !at::GradMode::is_enabled() && x_BCHW.is_cpu() && !x_BCHW.is_contiguous() &&
+                       x_BCHW.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return by_rows ? nn::group_norm_silu(x_BCHW, groups, weight_C, bias_C, kEps) : at::silu((*this)(x_BCHW));
 }
 
 Conv Builder::conv(const std::string& name, int64_t in, int64_t out, int64_t kernel,
@@ -53,7 +67,7 @@ ResidualBlock::ResidualBlock(const Builder& build, int64_t in, int64_t out)
 }
 
 Tensor ResidualBlock::operator()(const Tensor& x_BCHW) const {
-  const Tensor h_BCHW = conv2_(at::silu(norm2_(conv1_(at::silu(norm1_(x_BCHW))))));
+  const Tensor h_BCHW = conv2_(norm2_.silu(conv1_(norm1_.silu(x_BCHW))));
   return (shortcut_ ? (*shortcut_)(x_BCHW) : x_BCHW) + h_BCHW;
 }
 

@@ -42,7 +42,8 @@ struct LeafOptions {
 };
 Tensor make_leaf(const std::vector<int64_t>& sizes, at::ScalarType dtype, const LeafOptions& options);  // zeros
 
-// Converts its input to the dtype of its weight.
+// Converts its input to the dtype of its weight. Without gradients, large channels-last maps take the faster of
+// at::conv2d and nn::winograd_convolution.
 struct Conv {
   Tensor weight_OIkk, bias_O;
   int64_t stride = 1, padding = 0;
@@ -53,6 +54,7 @@ struct GroupNorm {
   Tensor weight_C, bias_C;
   int64_t groups = 32;
   Tensor operator()(const Tensor& x_BCHW) const;  // eps 1e-6
+  Tensor silu(const Tensor& x_BCHW) const;        // SiLU of it
 };
 
 // Makes the parameters of layers under one prefix. Norms start at one and zero, convolutions at zero.

@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <string_view>
 
 #include "base/error.hpp"
 #include "base/random.hpp"
@@ -138,22 +141,26 @@ void Vqvae::initialise(const InitOptions& options) {
 
 namespace {
 
-// Weights of convolutions in the layout that is fast for the type; a convolution's output follows that of its weights.
-void round_to(at::ScalarType type, const Tensor& weight) {
-  const auto layout = type == at::kFloat ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
-  weight.set_data(weight.dim() == 4 ? weight.to(type).contiguous(layout) : weight.to(type));
+// The convolutions under these prefixes; norms stay in float32. An output follows the layout of the weights.
+void round_to(at::ScalarType type, at::MemoryFormat layout, const nn::NamedTensors& parameters,
+              std::initializer_list<std::string_view> prefixes) {
+  for (const auto& [name, tensor] : parameters) {
+    const bool below = std::ranges::any_of(prefixes, [&](std::string_view prefix) { return name.starts_with(prefix); });
+    if (!below || name.find("norm") != std::string::npos) continue;
+    tensor.set_data(tensor.dim() == 4 ? tensor.to(type).contiguous(layout) : tensor.to(type));
+  }
 }
 
 }  // namespace
 
 void Vqvae::encode_in(at::ScalarType type) {
-  for (const auto& [name, tensor] : parameters_)
-    if (name.starts_with("encoder.") || name.starts_with("quant_conv.")) round_to(type, tensor);
+  // In float32 as training has it: another order of the sums could give other tokens.
+  const auto layout = type == at::kFloat ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+  round_to(type, layout, parameters_, {"encoder.", "quant_conv."});
 }
 
 void Vqvae::decode_in(at::ScalarType type) {
-  for (const auto& [name, tensor] : parameters_)
-    if (name.starts_with("decoder.") || name.starts_with("post_quant_conv.")) round_to(type, tensor);
+  round_to(type, at::MemoryFormat::ChannelsLast, parameters_, {"decoder.", "post_quant_conv."});
 }
 
 Tensor Vqvae::features(const Tensor& image_B3XX, const Observer& observe, const BlockRunner& runner) const {

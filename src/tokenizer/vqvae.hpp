@@ -115,7 +115,8 @@ class Vqvae {
   // encoding alone: the encoder's weights are rounded, here and where their storage is shared, and the fingerprint is
   // no longer that of the file.
   void encode_in(at::ScalarType type);
-  // The same for decode_raw() and what calls it, with the decoder's weights.
+  // The same for decode_raw() and what calls it, with the decoder's weights, which are laid out channels-last: float32
+  // too is faster then, and its sums round otherwise.
   void decode_in(at::ScalarType type);
 
   struct Encoded {
