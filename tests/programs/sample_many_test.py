@@ -80,7 +80,7 @@ def same_after_kills(model, calm):
         check("images are there already" in done.stderr, f"began anew:\n{done.stderr}")
         check(pathlib.Path("killed.npz").read_bytes() == calm, f"killed at {ranks} ranks, ended by {then}: other bytes")
         pathlib.Path("killed.npz").unlink()
-        print(f"sample_many: SIGKILL at {ranks} ranks after {left} of {groups} groups, ended by {then}: the same bytes",
+        print(f"sample_many: SIGKILL to {ranks} of {ranks} ranks after {left} of {groups} groups, ended by {then}: the same bytes",
               flush=True)
 
 
@@ -101,10 +101,11 @@ def compare_groups_and_precisions(model):
         same_images = equal.all(axis=1)
         differences = np.abs(pixels_a - pixels_b)
         differ = differences[differences > 0]
-        others = f"{(~equal).sum():,} tokens, {differ.size:,} values by {differ.mean():.1f} of 255 in the mean"
+        others = "none"
+        if differ.size:
+            others = f"{(~equal).sum():,} tokens, {differ.size:,} values by {differ.mean():.1f} of 255 in the mean"
         print(f"    {one[0]} {one[1]:<13} {other[0]} {other[1]:<7} {equal.mean():<11.5f} {equal[:, 0].mean():<11.5f} "
-              f"{same_images.mean():<11.5f} {(differences == 0).mean():<14.5f} {others if differ.size else 'none'}",
-              flush=True)
+              f"{same_images.mean():<11.5f} {(differences == 0).mean():<14.5f} {others}", flush=True)
         if one[0] == other[0] == "fp32":
             check(same_images.mean() > SAME_IMAGES_FP32, f"groups of {one[1]} and {other[1]} have few images in common")
             # Codes are summed slot by slot and images decoded one by one: equal tokens are equal pixels.
