@@ -8,6 +8,11 @@
 #   ./launch/prove.sh slurm              batch jobs on two nodes of a local Slurm: limit, lost rank and node, cancelled, array
 #   ./launch/prove.sh sanitizers         the tests under the address, leak and thread sanitizers
 #   ./launch/prove.sh many-runs          a sweep of 2,000 runs of half a second: under 1 % outside runs; a quiet machine
+#   ./launch/prove.sh samples            500 images: one archive at batch 1, 7, 32, at 1 to 3 ranks and after kills; tokens
+#                                        that other groups and bf16 leave equal
+#   ./launch/prove.sh large-archive      an archive of 12 GB by var_sample, read by numpy and by var_eval's reader; 24 GB of
+#                                        disk, 14 GiB of memory for all of it
+#   ./launch/prove.sh bad-sets           the sentence about each wrong file that var_eval may be given
 #   ./launch/prove.sh fuzz               ten minutes of each fuzzer under the address and undefined behaviour sanitizers
 #   ./launch/prove.sh fuzz pth_fuzz      of that one alone
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build
@@ -27,10 +32,14 @@ case $name in
   layout-long) command=("$python" tests/programs/layout_test.py --ranks 2 3 --steps 200) ;;
   slurm)       command=("$python" tests/programs/slurm_test.py) ;;
   many-runs)   command=("$python" tests/programs/many_runs_test.py) ;;
+  samples)     command=("$python" tests/programs/sample_many_test.py) needs=$VARSCALE_BIN/var_sample ;;
+  large-archive) command=("$python" tests/programs/large_archive_test.py) needs=$VARSCALE_BIN/../tests/npz_rows ;;
+  bad-sets)    command=("$python" tests/programs/bad_sets_test.py) needs=$VARSCALE_BIN/var_eval ;;
   sanitizers)  command=(./launch/sanitizers.sh) needs= ;;
   fuzz)        command=(./launch/fuzz.sh 600 "$(date +%s)" "${@:2}") needs= ;;
   *)
-    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm, many-runs, sanitizers or fuzz" >&2
+    echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm, many-runs, samples," \
+      "large-archive, bad-sets, sanitizers or fuzz" >&2
     exit 2
     ;;
 esac

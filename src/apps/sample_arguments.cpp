@@ -86,6 +86,8 @@ void add_sample(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(int64_t{1}, kImagesPerClass));
   CLI::Option* npz = app.add_option("--npz", a.npz, "archive for evaluators: arr_0 uint8 [N,H,W,3], arr_1 the classes");
   app.add_option("--order-seed", a.order_seed, "of the order of the images in the archive (default 0)")->needs(npz);
+  app.add_flag("--npz-tokens", a.npz_tokens, "adds arr_2 to the archive: the tokens of each image, map after map")
+      ->needs(npz);
   CLI::Option* classifier = app.add_option(
       "--classifier", a.classifier, "ResNet-50 weights under torchvision's names (.pth, .safetensors): rejects images");
   CLI::Option* share = app.add_option("--keep-share", a.keep_share,
@@ -148,6 +150,8 @@ bool parse_arguments(int argc, char** argv, Arguments& a) {
   if (!a.pyramid.empty() && a.sampling.smooth)
     throw UserError("--pyramid {}: shows tokens, and with --smooth an image is a mixture of codes instead",
                     a.pyramid.string());
+  if (a.npz_tokens && a.sampling.smooth)
+    throw UserError("--npz-tokens: expected images of tokens, and with --smooth an image is a mixture of codes instead");
   if (!a.npz.empty() && a.npz.extension() != ".npz")
     throw UserError("--npz {}: expected a name that ends in .npz", a.npz.string());
   if (a.keep_share && !(*a.keep_share > 0 && *a.keep_share < 1))

@@ -31,6 +31,7 @@ struct Arguments {
   std::string classes;
   int64_t per_class = 8;
   uint64_t order_seed = 0;
+  bool npz_tokens = false;
   std::filesystem::path pyramid, classifier;
   std::optional<double> keep_share;
   // the others

@@ -263,6 +263,7 @@ class SweepScorer {
                              .requests = requests_of(draw, model.model.shape().classes),
                              .group = config().group,
                              .side = tokenizer_->config().image_side,
+                             .tokens = tokenizer_->quantizer().config().scales.tokens(),
                              .batch = config().batch,
                              .settings = settings_},
                             world_);

@@ -217,6 +217,7 @@ Json caption_of(const Arguments& a, const SampleModel& model, const tokenizer::V
     caption["order_seed"] = a.order_seed;
     caption["order_rule"] = "row r is image order(r) of the classes' images one after another";
   }
+  if (a.npz_tokens) caption["npz_tokens"] = "arr_2 has the tokens of the rows, map after map of the sides in scales";
   return caption;
 }
 
@@ -255,7 +256,7 @@ std::vector<fs::path> captions_of(const Arguments& a) {
 // What has to be equal for a launch to go on with the images of another: the caption without what changes no pixel.
 Json settings_of(Json caption) {
   for (const char* key : {"caption", "class_names", "class_name", "image", "cfg_rule", "threads", "enlarged",
-                          "order_seed", "order_rule", "pyramid"})
+                          "order_seed", "order_rule", "pyramid", "npz_tokens"})
     caption.erase(key);
   return caption;
 }
@@ -271,21 +272,28 @@ void refuse_impossible_outputs(const Arguments& a) {
     throw UserError("--images {}: is there already", a.images.string());
 }
 
-// Draws the first image once more, for its tokens.
-void write_pyramid(const fs::path& path, const generate::Sampler& sampler, const generate::Request& request,
-                   const tokenizer::Vqvae& tokenizer) {
-  const at::Tensor pictures_BXX3 = generate::pyramid(tokenizer, sampler.sample({request}).tokens_BL);
+void write_pyramid(const fs::path& path, const std::vector<uint16_t>& tokens, const tokenizer::Vqvae& tokenizer) {
+  const at::Tensor tokens_1L =
+      at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end()), at::kLong).unsqueeze(0);
+  const at::Tensor pictures_BXX3 = generate::pyramid(tokenizer, tokens_1L);
   data::write_png(path, data::enlarge(data::grid(pictures_BXX3, pictures_BXX3.size(0) / 2), enlarged_by(tokenizer)));
 }
 
 void write_outputs(const Arguments& a, const generate::SampleJob& job, const std::vector<int64_t>& drawn,
-                   const Asked& asked, const Json& caption, const generate::Sampler& sampler,
-                   const tokenizer::Vqvae& tokenizer) {
-  if (!a.pyramid.empty()) write_pyramid(a.pyramid, sampler, asked.requests.front(), tokenizer);
-  const int64_t side = tokenizer.config().image_side;
+                   const Asked& asked, const Json& caption, const tokenizer::Vqvae& tokenizer) {
+  const int64_t side = tokenizer.config().image_side, tokens = tokenizer.quantizer().config().scales.tokens();
+  if (!a.pyramid.empty()) {
+    std::vector<uint16_t> first_L(static_cast<size_t>(tokens));
+    job.read_tokens(drawn.front(), first_L.data());
+    write_pyramid(a.pyramid, first_L, tokenizer);
+  }
   generate::ImageSupply images{
       .side = side, .labels = {}, .read = [&](int64_t i, uint8_t* out) { job.read(drawn.at(i), out); }};
   for (const generate::Request& request : asked.requests) images.labels.push_back(request.label);
+  if (a.npz_tokens) {
+    images.tokens = tokens;
+    images.read_tokens = [&](int64_t i, uint16_t* out_L) { job.read_tokens(drawn.at(i), out_L); };
+  }
   if (!a.npz.empty()) generate::write_npz(a.npz, images, a.order_seed);
   if (!a.images.empty() && !(fs::exists(a.images) && fs::exists(a.images_begun()))) {
     base::write_file_atomic(a.images_begun(), "");
@@ -325,6 +333,7 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
                            .requests = asked.requests,
                            .group = a.sampling.group,
                            .side = tokenizer->config().image_side,
+                           .tokens = tokenizer->quantizer().config().scales.tokens(),
                            .batch = a.batch,
                            .settings = settings_of(caption)},
                           world);
@@ -345,7 +354,7 @@ ExitCode draw(const Arguments& a, comm::Communicator& world) {
     add_rejection(caption, a, *classifier, kept);
   }
   comm::agree_on(world, "outputs", [&] {
-    if (is_first) write_outputs(a, job, drawn, asked, caption, *sampler, *tokenizer);
+    if (is_first) write_outputs(a, job, drawn, asked, caption, *tokenizer);
     job.finish();
   });
   if (is_first && a.json) fmt::print("{}", text_of(caption));

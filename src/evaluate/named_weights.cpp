@@ -57,7 +57,10 @@ void check_state(const NamedWeights& weights, const nn::NamedTensors& state, con
 }
 
 Tensor finite_weight(const NamedWeights& weights, const std::string& name, const std::string& where) {
-  const Tensor tensor = weights.find(name)->second.to(at::kFloat).contiguous();
+  const Tensor& stored = weights.find(name)->second;
+  if (!stored.is_floating_point())  // quantised: other numbers than the network's
+    throw UserError("{}: {} has dtype {}, expected floating point", where, name, at::toString(stored.scalar_type()));
+  const Tensor tensor = stored.to(at::kFloat).contiguous();
   if (!tensor.isfinite().all().item<bool>())
     throw UserError("{}: {} holds a value that is not a finite number", where, name);
   return tensor;

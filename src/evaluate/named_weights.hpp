@@ -4,8 +4,8 @@
 //   check_state(file.weights, state, file.where, kWords);
 //   const FoldedConvolution unit = fold_norm(conv, gamma, beta, mean, variance, 1e-5);
 //
-// Errors   UserError with the file and the tensor: missing, of another shape, not finite, or not the network's; what
-//          archives/state_file.hpp refuses.
+// Errors   UserError with the file and the tensor: missing, of another shape, of whole numbers, not finite, or not the
+//          network's; what archives/state_file.hpp refuses.
 // Legend   O, I channels out and in, k sides of the kernel.
 #pragma once
 
@@ -43,7 +43,7 @@ StateOnDisk read_state(const std::filesystem::path& path, const nn::NamedTensors
 // All tensors of `state`, of its shapes, and no others.
 void check_state(const NamedWeights& weights, const nn::NamedTensors& state, const std::string& where,
                  const NetworkWords& words);
-// One of them as contiguous float32; all its values must be finite.
+// One of them as contiguous float32; it must hold floating-point numbers, and all of them finite.
 Tensor finite_weight(const NamedWeights& weights, const std::string& name, const std::string& where);
 
 struct FoldedConvolution {

@@ -32,6 +32,15 @@ void write_npz(const std::filesystem::path& path, const ImageSupply& images, uin
   for (int64_t row = 0; row < count; ++row) labels.push_back(images.labels[static_cast<size_t>(at_row(row))]);
   zip.write(labels.data(), labels.size() * sizeof labels[0]);
   zip.end();
+  if (images.tokens > 0) {
+    begin("arr_2.npy", {.dtype = "<u2", .shape = {count, images.tokens}});
+    std::vector<uint16_t> tokens_L(static_cast<size_t>(images.tokens));
+    for (int64_t row = 0; row < count; ++row) {
+      images.read_tokens(at_row(row), tokens_L.data());
+      zip.write(tokens_L.data(), tokens_L.size() * sizeof tokens_L[0]);
+    }
+    zip.end();
+  }
   zip.commit();
 }
 

@@ -35,18 +35,27 @@ std::string first_difference(const Json& before, const Json& now) {
   return {};
 }
 
+// Tokens are below 65,536, as every vocabulary is.
+std::vector<uint16_t> narrow(const Tensor& tokens_BL) {
+  const Tensor on_cpu_BL = tokens_BL.cpu().contiguous();
+  const auto* tokens = on_cpu_BL.const_data_ptr<int64_t>();
+  std::vector<uint16_t> narrow_BL;
+  for (int64_t i = 0; i < on_cpu_BL.numel(); ++i) narrow_BL.push_back(static_cast<uint16_t>(tokens[i]));
+  return narrow_BL;
+}
+
 }  // namespace
 
 SampleJob::SampleJob(SampleWork work, comm::Communicator& world) : work_(std::move(work)), world_(world) {
-  VARSCALE_CHECK(work_.group >= 1 && work_.side >= 1 && work_.batch >= 1, "groups of {}, {} px, batches of {}",
-                 work_.group, work_.side, work_.batch);
+  VARSCALE_CHECK(work_.group >= 1 && work_.side >= 1 && work_.tokens >= 1 && work_.batch >= 1,
+                 "groups of {}, {} px, {} tokens, batches of {}", work_.group, work_.side, work_.tokens, work_.batch);
   const auto count = static_cast<int64_t>(work_.requests.size());
   for (int64_t i = 0; i < count; ++i) groups_[work_.requests[i].image / work_.group].push_back(i);
   places_.resize(work_.requests.size());
   for (auto& [number, members] : groups_) {
     std::ranges::sort(members, {}, [&](int64_t i) { return work_.requests[i].image; });
     for (size_t position = 0; position < members.size(); ++position)
-      places_[members[position]] = {number, static_cast<int64_t>(position)};
+      places_[members[position]] = {number, position};
   }
 
   // A rank ends when its share is done, which may be long after the first; a rank that is lost ends the launch.
@@ -90,7 +99,7 @@ fs::path SampleJob::path_of(int64_t group) const { return work_.folder / fmt::fo
 bool SampleJob::is_done(int64_t group) const {
   std::error_code error;
   const uintmax_t bytes = fs::file_size(path_of(group), error);
-  return !error && bytes == groups_.at(group).size() * static_cast<size_t>(image_bytes());
+  return !error && bytes == groups_.at(group).size() * (image_bytes() + token_bytes());
 }
 
 int64_t SampleJob::images_done() const {
@@ -101,9 +110,11 @@ int64_t SampleJob::images_done() const {
 }
 
 bool SampleJob::draw(const Sampler& sampler, const tokenizer::Vqvae& tokenizer, const std::function<bool()>& stop) {
-  VARSCALE_CHECK(sampler.options().group == work_.group && tokenizer.config().image_side == work_.side,
-                 "groups of {} and {} px, the work has {} and {}", sampler.options().group,
-                 tokenizer.config().image_side, work_.group, work_.side);
+  const int64_t tokens_L = tokenizer.quantizer().config().scales.tokens();
+  VARSCALE_CHECK(sampler.options().group == work_.group && tokenizer.config().image_side == work_.side &&
+                     tokens_L == work_.tokens,
+                 "groups of {}, {} px and {} tokens, the work has {}, {} and {}", sampler.options().group,
+                 tokenizer.config().image_side, tokens_L, work_.group, work_.side, work_.tokens);
   const bool is_first = world_.rank() == 0;
   using base::Progress;
   Progress progress("sample", static_cast<int64_t>(places_.size()), "images",
@@ -133,13 +144,18 @@ bool SampleJob::draw(const Sampler& sampler, const tokenizer::Vqvae& tokenizer, 
     std::vector<Request> requests;
     for (const int64_t group : batch)
       for (const int64_t i : groups_.at(group)) requests.push_back(work_.requests[i]);
-    const at::Tensor images_u8_BXX3 =
-        data::to_u8_BHWC(decode_each(tokenizer, sampler.sample(requests).f_hat_BEHW));
+    const Samples samples = sampler.sample(requests);
+    const at::Tensor images_u8_BXX3 = data::to_u8_BHWC(decode_each(tokenizer, samples.f_hat_BEHW));
+    const std::vector<uint16_t> tokens_BL = narrow(samples.tokens_BL);
     const auto* pixels = reinterpret_cast<const char*>(images_u8_BXX3.const_data_ptr<uint8_t>());
+    const auto* tokens = reinterpret_cast<const char*>(tokens_BL.data());
     for (const int64_t group : batch) {
-      const size_t bytes = groups_.at(group).size() * static_cast<size_t>(image_bytes());
-      base::write_file_atomic(path_of(group), {pixels, bytes});
-      pixels += bytes;
+      const size_t images = groups_.at(group).size();
+      std::string bytes(pixels, images * image_bytes());
+      bytes.append(tokens, images * token_bytes());
+      base::write_file_atomic(path_of(group), bytes);
+      pixels += images * image_bytes();
+      tokens += images * token_bytes();
     }
     // Counting looks at every file.
     if (const auto now = std::chrono::steady_clock::now(); is_first && now - last_shown > std::chrono::seconds(1)) {
@@ -154,13 +170,23 @@ bool SampleJob::draw(const Sampler& sampler, const tokenizer::Vqvae& tokenizer, 
   return all_complete.item<int64_t>() == 1;
 }
 
+void SampleJob::read_at(int64_t group, size_t place, void* out, size_t bytes) const {
+  const fs::path path = path_of(group);
+  std::ifstream file(path, std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(place));
+  if (!file.read(static_cast<char*>(out), static_cast<std::streamsize>(bytes)))
+    throw std::runtime_error(fmt::format("{}: cannot be read", path.string()));
+}
+
 void SampleJob::read(int64_t i, uint8_t* out) const {
   const Place& place = places_.at(static_cast<size_t>(i));
-  const fs::path path = path_of(place.group);
-  std::ifstream file(path, std::ios::binary);
-  file.seekg(place.position * image_bytes());
-  if (!file.read(reinterpret_cast<char*>(out), image_bytes()))
-    throw std::runtime_error(fmt::format("{}: cannot be read", path.string()));
+  read_at(place.group, place.position * image_bytes(), out, image_bytes());
+}
+
+void SampleJob::read_tokens(int64_t i, uint16_t* out_L) const {
+  const Place& place = places_.at(static_cast<size_t>(i));
+  const size_t pixels = groups_.at(place.group).size() * image_bytes();
+  read_at(place.group, pixels + place.position * token_bytes(), out_L, token_bytes());
 }
 
 Tensor SampleJob::batch(int64_t begin, int64_t count) const {

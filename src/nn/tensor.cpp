@@ -97,6 +97,9 @@ void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets
       throw UserError("{}: {} has shape [{}], expected [{}]", file.path().string(), key,
                       fmt::join(stored.sizes(), ", "), fmt::join(target.tensor.sizes(), ", "));
     }
+    if (target.tensor.is_floating_point() && !stored.is_floating_point())  // quantised: other numbers than the model's
+      throw UserError("{}: {} has dtype {}, expected floating point", file.path().string(), key,
+                      at::toString(stored.scalar_type()));
     target.tensor.copy_(stored);
     taken.insert(key);
   }

@@ -32,7 +32,7 @@ Tensor load_tensor(const base::SafetensorsFile& file, std::string_view name);
 Tensor load_tensor(const archives::StateFile& file, std::string_view name);
 
 // Fills `targets` from the file, each by its name with `prefix` in front. Shapes must agree; dtypes
-// are converted. With `strict`, a key below the prefix that no target takes is an error.
+// are converted, whole numbers to floating point excepted. With `strict`, a key below the prefix that no target takes is an error.
 void load_tensors(const base::SafetensorsFile& file, const NamedTensors& targets,
                   const std::string& prefix = "", bool strict = true);
 

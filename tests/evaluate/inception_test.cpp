@@ -129,6 +129,8 @@ TEST(Inception, RefusesWeightsOfAnotherNetwork) {
             "w.safetensors: fc.weight has shape [1000, 2048], expected [1008, 2048]");
   EXPECT_THAT(refusal([](auto& w) { w["AuxLogits.fc.weight"] = at::zeros({2}); }),
               HasSubstr("unexpected tensor AuxLogits.fc.weight"));
+  EXPECT_EQ(refusal([](auto& w) { w["fc.weight"] = w["fc.weight"].to(at::kChar); }),
+            "w.safetensors: fc.weight has dtype Char, expected floating point");
   EXPECT_THAT(refusal([](auto& w) {
                 w["Mixed_7c.branch_pool.bn.bias"] =
                     at::full({192}, std::numeric_limits<float>::quiet_NaN());

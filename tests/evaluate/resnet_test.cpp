@@ -158,6 +158,8 @@ TEST(ResNet50, RefusesWeightsOfAnotherNetwork) {
                 w["fc.weight"] = at::zeros({kClasses + 1, 2048});
               }),
               HasSubstr("fc.weight has shape [6, 2048], expected [5, 2048]"));
+  EXPECT_THAT(refusal([](auto& w) { w["conv1.weight"] = w["conv1.weight"].to(at::kInt); }),
+              HasSubstr("w.safetensors: conv1.weight has dtype Int, expected floating point"));
   EXPECT_THAT(refusal([](auto& w) { w["bn1.bias"][3] = std::numeric_limits<float>::infinity(); }),
               HasSubstr("bn1.bias holds a value that is not a finite number"));
 }

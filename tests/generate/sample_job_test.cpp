@@ -23,14 +23,14 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-constexpr int64_t kImageBytes = 16 * 16 * 3;
+constexpr int64_t kImageBytes = 16 * 16 * 3, kTokens = 85;
 
 class Job : public testing::Test {
  protected:
   // Three classes, their images in groups of two that are partly filled: 15 images in 9 groups.
   SampleWork work(int64_t batch = 4) const {
-    SampleWork work{.folder = folder_ / "a.part", .requests = {}, .group = 2, .side = 16, .batch = batch,
-                    .settings = {{"seed", 3}, {"cfg", 1.5}}};
+    SampleWork work{.folder = folder_ / "a.part", .requests = {}, .group = 2, .side = 16, .tokens = kTokens,
+                    .batch = batch, .settings = {{"seed", 3}, {"cfg", 1.5}}};
     for (const int64_t c : {2, 0, 1})
       for (int64_t j = 0; j < 5; ++j) work.requests.push_back({.image = 100 * c + j, .label = c});
     return work;
@@ -41,6 +41,11 @@ class Job : public testing::Test {
     std::string bytes(15 * kImageBytes, '\0');
     for (int64_t i = 0; i < 15; ++i) job.read(i, reinterpret_cast<uint8_t*>(bytes.data()) + i * kImageBytes);
     return bytes;
+  }
+  at::Tensor all_tokens(const SampleJob& job) const {
+    std::vector<uint16_t> tokens_BL(15 * kTokens);
+    for (int64_t i = 0; i < 15; ++i) job.read_tokens(i, tokens_BL.data() + i * kTokens);
+    return at::tensor(std::vector<int64_t>(tokens_BL.begin(), tokens_BL.end()), at::kLong).view({15, kTokens});
   }
   // What is drawn at so many ranks, or nothing where it was stopped.
   std::string draw(int ranks, int64_t batch, const std::function<bool()>& stop = {}) const {
@@ -90,7 +95,7 @@ TEST_F(Job, GoesOnWhereItStoppedWithAnotherNumberOfRanks) {
   // A group that a crash has cut short is drawn again, one that is there is not looked into.
   const fs::path cut = folder_ / "a.part/group-0.u8", kept = folder_ / "a.part/group-100.u8";
   base::write_file_atomic(cut, std::string(5, 'x'));
-  base::write_file_atomic(kept, std::string(2 * kImageBytes, 'k'));
+  base::write_file_atomic(kept, std::string(2 * (kImageBytes + kTokens * sizeof(uint16_t)), 'k'));
   std::string want = wanted();
   want.replace(0, 2 * kImageBytes, std::string(2 * kImageBytes, 'k'));  // class 2 comes first
   EXPECT_TRUE(draw(2, 4) == want);
@@ -137,6 +142,16 @@ TEST_F(Job, RefusesRanksThatSeeAnotherModel) {
   EXPECT_FALSE(fs::exists(folder_ / "a.part"));
 }
 
+TEST_F(Job, KeepsTheTokensBesideThePixels) {
+  comm::run_ranks(2, [&](comm::Communicator& world) {
+    SampleJob job(work(), world);
+    ASSERT_TRUE(job.draw(sampler(), pair_.tokenizer));
+    EXPECT_TRUE(at::equal(all_tokens(job), sampler().sample(work().requests).tokens_BL));
+    world.barrier("tokens are read");
+    job.finish();
+  });
+}
+
 // Image i is filled with the number i.
 ImageSupply numbered(int64_t count) {
   ImageSupply images{.side = 4, .labels = {}, .read = [](int64_t i, uint8_t* out) { std::fill_n(out, 48, i); }};
@@ -165,6 +180,26 @@ print(*labels, '')
                              folder / "a.npz"),
             rows + "\n" + labels + "\n");
   EXPECT_EQ(folder.entries(), 1);
+}
+
+TEST(WriteNpz, HasTheTokensOfTheRowsWhereTheyAreGiven) {
+  const base::TemporaryFolder folder;
+  ImageSupply images = numbered(40);
+  write_npz(folder / "plain.npz", images, 5);
+  images.tokens = 3;
+  images.read_tokens = [](int64_t i, uint16_t* out_L) {
+    for (int64_t k = 0; k < 3; ++k) out_L[k] = static_cast<uint16_t>(65535 - 3 * i - k);
+  };
+  write_npz(folder / "a.npz", images, 5);
+  test::run_python(R"(
+import sys, numpy as np
+plain, file = (np.load(sys.argv[1] + name) for name in ('/plain.npz', '/a.npz'))
+assert plain.files == ['arr_0', 'arr_1'] and file.files == ['arr_0', 'arr_1', 'arr_2']
+assert all((plain[name] == file[name]).all() for name in plain.files)
+number = file['arr_0'][:, 0, 0, :1].astype(int)
+assert file['arr_2'].dtype == np.uint16 and (file['arr_2'] == 65535 - 3 * number - np.arange(3)).all()
+)",
+                   folder.path());
 }
 
 TEST(WriteNpz, IsAbsentWhereAnImageCannotBeRead) {

@@ -244,11 +244,13 @@ TEST_F(VarSample, RefusesInOneSentenceAndWritesNothing) {
            Case{"--out grid.jpg", "--out grid.jpg: expected a name that ends in .png"},
            Case{"--tokens nowhere.h5", "nowhere.h5"},
            Case{"--pyramid a.jpg", "--pyramid a.jpg: expected a name that ends in .png"},
+           Case{"--npz-tokens", "--npz-tokens requires --npz"},
+           Case{"--npz a.npz --npz-tokens --smooth", "--npz-tokens: expected images of tokens, and with --smooth an"},
            Case{"--pyramid a.png --smooth", "--pyramid a.png: shows tokens, and with --smooth an image is a mixture"},
        }) {
     EXPECT_EQ(run(c.arguments), 2) << c.arguments;
     EXPECT_THAT(text("err"), HasSubstr(c.sentence));
-    EXPECT_FALSE(fs::exists(folder_ / "samples.png")) << c.arguments;
+    EXPECT_FALSE(fs::exists(folder_ / "samples.png") || fs::exists(folder_ / "a.npz")) << c.arguments;
   }
 }
 

@@ -57,7 +57,7 @@ TEST(LoadTensors, FillsParametersInPlaceAndConverts) {
 TEST(LoadTensors, NamesTheFileAndTheKeyThatDoNotFit) {
   const base::TemporaryFolder folder;
   save_tensors(folder.path() / "t.safetensors",
-               {{"w", at::ones({2, 3})}, {"surplus", at::ones({1})}});
+               {{"w", at::ones({2, 3})}, {"whole", at::ones({2, 3}, at::kChar)}, {"surplus", at::ones({1})}});
   const base::SafetensorsFile file(folder.path() / "t.safetensors");
   const Tensor good = at::zeros({2, 3}), bad = at::zeros({3, 2});
   EXPECT_THAT(
@@ -73,6 +73,11 @@ TEST(LoadTensors, NamesTheFileAndTheKeyThatDoNotFit) {
                 load_tensors(file, {{"v", good}});
               }),
               HasSubstr("t.safetensors"));
+  EXPECT_THAT(base::message_of<base::UserError>([&] {
+                load_tensors(file, {{"whole", good}});
+              }),
+              HasSubstr("t.safetensors: whole has dtype Char, expected floating point"));
+  EXPECT_TRUE(at::equal(good, at::ones({2, 3})));  // of "w", before its surplus was seen
   load_tensors(file, {{"w", good}}, "", /*strict=*/false);
   EXPECT_TRUE(at::equal(good, at::ones({2, 3})));
 }

@@ -10,14 +10,13 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
 
 import matplotlib.image
 import numpy as np
 import safetensors.numpy
 
-from support import (BAD_INPUT, STOPPED, check, command, environment, kill, make_images, make_tokens, ranks_of, run,
-                     run_folders, scratch, with_chance)
+from support import (BAD_INPUT, STOPPED, check, command, environment, groups_done, kill, make_images, make_tokens,
+                     ranks_of, run, run_folders, scratch, wait_for_groups, with_chance)
 
 SWEEP = """
 name: sample
@@ -43,19 +42,6 @@ def start(model, ranks, out):
                             stderr=subprocess.PIPE, text=True)
 
 
-def groups_done(out):
-    return len(list(pathlib.Path(f"{out}.part").glob("group-*.u8")))
-
-
-def wait_for(process, out, groups):
-    """Until so many groups are done; False if the process ended before."""
-    while groups_done(out) < groups:
-        if process.poll() is not None:
-            return False
-        time.sleep(0.002)
-    return True
-
-
 def read_archive(path):
     """numpy's view of it, and the same images in the order of their classes."""
     file = np.load(path)
@@ -68,12 +54,19 @@ def read_archive(path):
     return images, labels
 
 
+def has_tokens_on_request(model, images, labels):
+    run(*options(model, "tokens.npz"), "--npz-tokens")
+    check(all(np.array_equal(*both) for both in zip(read_archive("tokens.npz"), (images, labels))), "other images")
+    tokens = np.load("tokens.npz")["arr_2"]
+    check(tokens.dtype == np.uint16 and tokens.shape == (IMAGES, 21) and 32 < tokens.max() < 64, f"tokens {tokens}")
+
+
 def survives_kills(model, calm, kills, chance):
     out, killed = "killed.npz", 0
     while killed < kills:
         process = start(model, chance.choice([0, 2]), out)
         done = groups_done(out)
-        if wait_for(process, out, done + chance.randrange(1, max(2, (GROUPS - done) // 2))):
+        if wait_for_groups(process, out, done + chance.randrange(1, max(2, (GROUPS - done) // 2))):
             kill(process)
             killed += 1
         else:
@@ -93,7 +86,7 @@ def survives_kills(model, calm, kills, chance):
 def stops_on_signal(model, calm, number, ranks):
     out = "stopped.npz"
     process = start(model, ranks, out)
-    check(wait_for(process, out, 2), "ended before it could be stopped")
+    check(wait_for_groups(process, out, 2), "ended before it could be stopped")
     # A launcher would kill the ranks after SIGTERM: one of them is told, and tells the other.
     os.kill(ranks_of(process, "var_sample")[-1], number)
     _, errors = process.communicate(timeout=60)
@@ -236,6 +229,7 @@ def main():
         run(*options(model, "calm.npz"))
         calm = pathlib.Path("calm.npz").read_bytes()
         images, labels = read_archive("calm.npz")
+        has_tokens_on_request(model, images, labels)
         run(*options(model, "two.npz", batch=100), ranks=2)
         check(pathlib.Path("two.npz").read_bytes() == calm, "two ranks give other bytes than one")
         survives_kills(model, calm, arguments.kills, chance)

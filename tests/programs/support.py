@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -72,6 +73,45 @@ def run(program, *args, ranks=0, code=DONE, env=None, timeout=600):
     check(code is None or done.returncode == code,
           f"{' '.join(line)}\nended with {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
     return done
+
+
+def listing(folder="."):
+    """Every file with its size and time; what MPI itself keeps in its session folder aside."""
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in pathlib.Path(folder).rglob("*") if path.is_file() and "ompi." not in str(path)}
+
+
+class Cases:
+    """Mistakes, and what was said about each."""
+
+    def __init__(self):
+        self.said, self.failed = [], []  # (mistake, sentence) of those that passed
+
+    def refuses(self, what, command, pattern, ranks=0, env=None, untouched="."):
+        """The program must say one sentence that fits `pattern` and write nothing below `untouched`."""
+        before = listing(untouched)
+        done = run(*command, ranks=ranks, code=None, env=env, timeout=120)
+        program = command[0]
+        # The plan's table may come before it, and mpirun has its own words about an exit code.
+        said = [line for line in done.stderr.splitlines() if line.startswith(f"{program}: ")]
+        faults = []
+        if done.returncode != BAD_INPUT:
+            faults.append(f"exit code {done.returncode}")
+        if len(said) != 1:
+            faults.append(f"{len(said)} sentences")
+        if not any(re.search(pattern, line) for line in said):
+            faults.append(f"does not match {pattern!r}")
+        after = listing(untouched)
+        if before != after:
+            faults.append(f"touched {sorted(name for name in before | after if before.get(name) != after.get(name))}")
+        if faults:
+            self.failed.append(f"{what}: {', '.join(faults)}\n    {done.stderr.strip()}")
+        else:
+            self.said.append((what, said[0]))
+
+    def end(self):
+        if self.failed:
+            sys.exit("\n".join(["FAILED:", *self.failed, f"{len(self.failed)} failed, {len(self.said)} passed"]))
 
 
 TINY_TOKENIZER = """
@@ -153,6 +193,20 @@ def kill(process, doomed=()):
     process.communicate(timeout=60)
     while any(map(is_alive, everyone)):
         time.sleep(0.005)
+
+
+def groups_done(out):
+    """How many groups of images `var_sample` has drawn for this output so far."""
+    return len(list(pathlib.Path(f"{out}.part").glob("group-*.u8")))
+
+
+def wait_for_groups(process, out, groups):
+    """Until so many groups are done; False if the process ended before."""
+    while groups_done(out) < groups:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 def status(folder):
