@@ -14,8 +14,10 @@
 
 namespace varscale::apps {
 
-// Image j of class c has the index c x this + j, whatever else is drawn.
+// Image j of class c, whatever else is drawn. From class to class the index grows by one more than a class has images,
+// which is odd: a few images of each of many classes fall into different slots of a group.
 inline constexpr int64_t kImagesPerClass = 1'000'000;
+constexpr int64_t image_index(int64_t c, int64_t j) { return c * (kImagesPerClass + 1) + j; }
 
 struct SampleModel {
   models::Var model;

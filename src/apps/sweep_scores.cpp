@@ -301,7 +301,7 @@ class SweepScorer {
     std::vector<generate::Request> requests;
     for (int64_t c = 0; c < classes; ++c)
       for (int64_t j = 0; j < draw.images / classes; ++j)
-        requests.push_back({.image = c * kImagesPerClass + j, .label = c});
+        requests.push_back({.image = image_index(c, j), .label = c});
     return requests;
   }
 

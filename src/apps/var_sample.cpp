@@ -109,7 +109,7 @@ Asked ask_for_classes(const Arguments& a, const SampleModel& model) {
   for (const int64_t c : classes) {
     names.push_back(name_of(c, model));
     for (int64_t j = 0; j < drawn; ++j) {
-      asked.requests.push_back({.image = c * kImagesPerClass + j, .label = c});
+      asked.requests.push_back({.image = image_index(c, j), .label = c});
       asked.names.push_back(fmt::format("{:04}-{:06}", c, j));
     }
   }
@@ -118,7 +118,7 @@ Asked ask_for_classes(const Arguments& a, const SampleModel& model) {
   asked.facts = {{"classes", classes},
                  {"class_names", std::move(names)},
                  {"per_class", a.per_class},
-                 {"images_per_class_index", kImagesPerClass}};
+                 {"index_from_class_to_class", image_index(1, 0)}};
   if (a.keep_share) {
     asked.facts["candidates_per_class"] = drawn;
     asked.selected =

@@ -50,13 +50,13 @@ SampleJob::SampleJob(SampleWork work, comm::Communicator& world) : work_(std::mo
   VARSCALE_CHECK(work_.group >= 1 && work_.side >= 1 && work_.tokens >= 1 && work_.batch >= 1,
                  "groups of {}, {} px, {} tokens, batches of {}", work_.group, work_.side, work_.tokens, work_.batch);
   const auto count = static_cast<int64_t>(work_.requests.size());
-  for (int64_t i = 0; i < count; ++i) groups_[work_.requests[i].image / work_.group].push_back(i);
+  std::vector<int64_t> images;
+  for (const Request& request : work_.requests) images.push_back(request.image);
+  groups_ = packed(images, work_.group);
   places_.resize(work_.requests.size());
-  for (auto& [number, members] : groups_) {
-    std::ranges::sort(members, {}, [&](int64_t i) { return work_.requests[i].image; });
-    for (size_t position = 0; position < members.size(); ++position)
-      places_[members[position]] = {number, position};
-  }
+  for (size_t group = 0; group < groups_.size(); ++group)
+    for (size_t position = 0; position < groups_[group].size(); ++position)
+      places_[groups_[group][position]] = {static_cast<int64_t>(group), position};
 
   // A rank ends when its share is done, which may be long after the first; a rank that is lost ends the launch.
   world_.set_deadline(30.0 * 24 * 3600);
@@ -90,8 +90,8 @@ void SampleJob::enter() {
     base::write_file_atomic(job, work_.settings.dump(2) + "\n");
   }
   fs::remove(folder / "stop");
-  for (const auto& [number, members] : groups_)
-    if (!is_done(number)) left_.push_back(number);
+  for (int64_t group = 0; group < std::ssize(groups_); ++group)
+    if (!is_done(group)) left_.push_back(group);
 }
 
 fs::path SampleJob::path_of(int64_t group) const { return work_.folder / fmt::format("group-{}.u8", group); }

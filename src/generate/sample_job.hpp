@@ -22,7 +22,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -73,7 +72,7 @@ class SampleJob {
 
   SampleWork work_;
   comm::Communicator& world_;
-  std::map<int64_t, std::vector<int64_t>> groups_;  // requests of each, by slot
+  std::vector<std::vector<int64_t>> groups_;  // requests of each
   struct Place {
     int64_t group;
     size_t position;

@@ -2,8 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
-#include <map>
+#include <numeric>
 
 #include "base/error.hpp"
 
@@ -12,20 +13,6 @@ namespace varscale::generate {
 using base::UserError;
 
 namespace {
-
-// For each group in order of its number: which of `images` each slot holds, or -1.
-std::map<int64_t, std::vector<int64_t>> slots_of(const std::vector<int64_t>& images,
-                                                 int64_t group) {
-  std::map<int64_t, std::vector<int64_t>> groups;
-  for (size_t i = 0; i < images.size(); ++i) {
-    if (images[i] < 0) throw UserError("image index {} is negative", images[i]);
-    auto& slots = groups.try_emplace(images[i] / group, group, -1).first->second;
-    int64_t& slot = slots[images[i] % group];
-    if (slot >= 0) throw UserError("image {} is asked for twice", images[i]);
-    slot = static_cast<int64_t>(i);
-  }
-  return groups;
-}
 
 void check_given(const Given& given, const scaling::TokenSpace& space) {
   if (!given.tokens_L.defined() && !given.keep_L.defined()) return;
@@ -40,6 +27,25 @@ void check_given(const Given& given, const scaling::TokenSpace& space) {
 }
 
 }  // namespace
+
+std::vector<std::vector<int64_t>> packed(const std::vector<int64_t>& images, int64_t group) {
+  std::vector<int64_t> order(images.size());
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::ranges::sort(order, {}, [&](int64_t i) { return images[i]; });
+  std::vector<std::vector<int64_t>> groups;
+  std::vector<size_t> taken(group);  // groups that have an image in this slot: the first ones
+  for (size_t n = 0; n < order.size(); ++n) {
+    const int64_t image = images[order[n]];
+    if (image < 0) throw UserError("image index {} is negative", image);
+    if (n > 0 && image == images[order[n - 1]]) throw UserError("image {} is asked for twice", image);
+    const size_t g = taken[image % group]++;
+    if (g == groups.size()) groups.emplace_back();
+    groups[g].push_back(order[n]);
+  }
+  for (std::vector<int64_t>& members : groups)
+    std::ranges::sort(members, {}, [&](int64_t i) { return images[i] % group; });
+  return groups;
+}
 
 void SamplingOptions::check(int64_t vocabulary) const {
   if (!std::isfinite(cfg) || cfg < 0) throw UserError("cfg is {}, expected at least 0", cfg);
@@ -87,27 +93,21 @@ Samples Sampler::sample(const std::vector<Request>& requests, const MapObserver&
     check_given(request.given, shape.tokens);
     images.push_back(request.image);
   }
-  const auto groups = slots_of(images, G);
+  const auto groups = packed(images, G);
   samples.tokens_BL =
       at::empty({B, shape.tokens.scales.tokens()}, at::device(device).dtype(at::kLong));
   samples.f_hat_BEHW = at::empty({B, shape.tokens.code_width, side, side}, at::device(device));
 
   models::KvCache cache = model_.make_cache(options_.cfg > 0 ? 2 * G : G, options_.compute);
-  for (const auto& [number, slots] : groups) {
-    std::vector<Request> requests_G(G);
-    for (int64_t slot = 0; slot < G; ++slot) {
-      requests_G[slot] = {.image = number * G + slot, .label = shape.classes};
-      if (slots[slot] >= 0) requests_G[slot] = requests[slots[slot]];
-    }
+  for (const std::vector<int64_t>& members : groups) {
+    std::vector<Request> requests_G(G, {.label = shape.classes});
+    for (const int64_t i : members) requests_G[images[i] % G] = requests[i];
     const Group done = run_group(requests_G, cache, observe);
-    int64_t filled = 0;
-    for (int64_t slot = 0; slot < G; ++slot) {
-      if (slots[slot] < 0) continue;
-      samples.tokens_BL[slots[slot]].copy_(done.tokens_GL[slot]);
-      samples.f_hat_BEHW[slots[slot]].copy_(done.f_hat_GEHW[slot]);
-      ++filled;
+    for (const int64_t i : members) {
+      samples.tokens_BL[i].copy_(done.tokens_GL[images[i] % G]);
+      samples.f_hat_BEHW[i].copy_(done.f_hat_GEHW[images[i] % G]);
     }
-    if (after_group) after_group(filled);
+    if (after_group) after_group(static_cast<int64_t>(members.size()));
   }
   return samples;
 }

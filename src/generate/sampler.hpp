@@ -6,7 +6,7 @@
 //
 // An image is a function of (weights, options, image index, label), whatever else is asked for in
 // the same call: random numbers are keyed by the index, and the arithmetic always runs on groups of
-// options.group slots. Image i sits in slot i mod group of group i / group; slots that nobody asked
+// options.group slots. Image i sits in slot i mod group of one of them (packed()); slots that nobody asked
 // for are computed and dropped. Bit for bit that holds in float32, for one group size, number of
 // threads and type of machine; a matrix product at another batch may round differently and flip a
 // token.
@@ -59,6 +59,10 @@ struct Request {
   int64_t label = 0;  // in [0, classes]; classes is the null class
   Given given = {};   // undefined tensors: nothing
 };
+
+// `images`, indices of at least 0, in as few groups as their slots allow: for each group the positions in `images`, in
+// ascending order of slots; image i has slot i mod group. UserError: an image that is negative or there twice.
+std::vector<std::vector<int64_t>> packed(const std::vector<int64_t>& images, int64_t group);
 
 // In the order of the requests. Each f_hat has the bits that the quantiser gives for its tokens alone, unless
 // options.smooth; then the tokens are those of the largest weights.

@@ -27,7 +27,7 @@ constexpr int64_t kImageBytes = 16 * 16 * 3, kTokens = 85;
 
 class Job : public testing::Test {
  protected:
-  // Three classes, their images in groups of two that are partly filled: 15 images in 9 groups.
+  // Three classes of five images, of which three have the first slot: 15 images in 9 groups of two slots.
   SampleWork work(int64_t batch = 4) const {
     SampleWork work{.folder = folder_ / "a.part", .requests = {}, .group = 2, .side = 16, .tokens = kTokens,
                     .batch = batch, .settings = {{"seed", 3}, {"cfg", 1.5}}};
@@ -93,11 +93,11 @@ TEST_F(Job, GoesOnWhereItStoppedWithAnotherNumberOfRanks) {
   EXPECT_EQ(draw(1, 2, [&] { return ++asked > 2; }), "");
   EXPECT_EQ(groups_there(), first + 2);
   // A group that a crash has cut short is drawn again, one that is there is not looked into.
-  const fs::path cut = folder_ / "a.part/group-0.u8", kept = folder_ / "a.part/group-100.u8";
+  const fs::path cut = folder_ / "a.part/group-0.u8", kept = folder_ / "a.part/group-6.u8";
   base::write_file_atomic(cut, std::string(5, 'x'));
-  base::write_file_atomic(kept, std::string(2 * (kImageBytes + kTokens * sizeof(uint16_t)), 'k'));
+  base::write_file_atomic(kept, std::string(kImageBytes + kTokens * sizeof(uint16_t), 'k'));
   std::string want = wanted();
-  want.replace(0, 2 * kImageBytes, std::string(2 * kImageBytes, 'k'));  // class 2 comes first
+  want.replace(0, kImageBytes, std::string(kImageBytes, 'k'));  // group 6 has image 0 of class 2, which comes first
   EXPECT_TRUE(draw(2, 4) == want);
 }
 
@@ -106,11 +106,11 @@ TEST_F(Job, TellsWhatIsThere) {
   draw(1, 2, [&] { return ++asked > 4; });
   const auto alone = comm::make_self();
   SampleJob job(work(), *alone);
-  // Groups 0 and 1 of class 0 have two images each, group 2 one, group 50 of class 1 two.
-  EXPECT_EQ(job.images_before(), 7);
-  EXPECT_EQ(job.images_done(), 7);
+  // The first four of nine groups have two images each.
+  EXPECT_EQ(job.images_before(), 8);
+  EXPECT_EQ(job.images_done(), 8);
   EXPECT_TRUE(job.draw(sampler(), pair_.tokenizer));
-  EXPECT_EQ(job.images_before(), 7);
+  EXPECT_EQ(job.images_before(), 8);
   EXPECT_EQ(job.images_done(), 15);
 }
 

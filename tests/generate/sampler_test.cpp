@@ -219,13 +219,21 @@ TEST(Sampler, RunsInBfloat16) {
   EXPECT_FALSE(at::equal(got, want));
 }
 
+TEST(Packed, FillsGroupsAsFarAsSlotsAllow) {
+  using Groups = std::vector<std::vector<int64_t>>;
+  EXPECT_EQ(packed({}, 4), Groups{});
+  EXPECT_EQ(packed({40, 9, 2, 7}, 4), (Groups{{0, 1, 2, 3}}));               // slots 0, 1, 2, 3
+  EXPECT_EQ(packed({12, 5, 8, 4}, 4), (Groups{{3, 1}, {2}, {0}}));           // slots 0, 1, 0, 0
+  EXPECT_EQ(packed({3, 1, 2}, 1), (Groups{{1}, {2}, {0}}));
+}
+
 TEST(Sampler, TellsHowManyRequestsEachGroupHeld) {
   const Pair pair;
   std::vector<int64_t> counts;
   pair.sampler({.group = 4}).sample(requests_of({9, 1, 2, 8}), {}, [&](int64_t n) {
     counts.push_back(n);
   });
-  EXPECT_EQ(counts, (std::vector<int64_t>{2, 2}));
+  EXPECT_EQ(counts, (std::vector<int64_t>{3, 1}));  // 9 has the slot of 1
 }
 
 std::string refusal(const std::function<void()>& call) {

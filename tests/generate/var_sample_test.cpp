@@ -141,7 +141,7 @@ TEST_F(VarSample, DrawsARowAClassAndSaysHow) {
   const Sampler sampler(model_, tokenizer_.quantizer(), {.cfg = 2, .top_k = 20, .seed = 9});
   std::vector<Request> requests;
   for (const int64_t c : {2, 0}) {
-    for (int64_t j = 0; j < 3; ++j) requests.push_back({c * 1'000'000 + j, c});
+    for (int64_t j = 0; j < 3; ++j) requests.push_back({c * 1'000'001 + j, c});
   }
   const Tensor images =
       data::to_u8_BHWC(decode_each(tokenizer_, sampler.sample(requests).f_hat_BEHW));
@@ -161,7 +161,7 @@ TEST_F(VarSample, ShowsHowAnImageComesAbout) {
     return at::from_blob(drawn.pixels.data(), {drawn.height, drawn.width, 3}, at::kByte).clone();
   };
   const Tensor want = data::enlarge(
-      data::grid(pyramid(tokenizer_, sampler.sample({{.image = 1'000'000, .label = 1}}).tokens_BL), 4), 6);
+      data::grid(pyramid(tokenizer_, sampler.sample({{.image = 1'000'001, .label = 1}}).tokens_BL), 4), 6);
   EXPECT_TRUE(at::equal(shown("pyramid.png"), want));
   // Beside other outputs, which have all images.
   ASSERT_EQ(run("--classes birch,2 --per-class 2 --seed 9 --out grid.png --pyramid again.png"), 0) << text("err");

@@ -5,6 +5,7 @@ What the group size may change has bounds with reasons, which are checked; what 
 """
 
 import argparse
+import collections
 import itertools
 import pathlib
 import subprocess
@@ -68,7 +69,8 @@ def same_when_few_are_asked_for(model):
 
 def same_after_kills(model, calm):
     """At each number of ranks killed in the middle, and gone on with by another."""
-    groups = CLASSES * -(-PER_CLASS // GROUP)
+    slots = collections.Counter((c * 1_000_001 + j) % GROUP for c in range(CLASSES) for j in range(PER_CLASS))
+    groups = max(slots.values())
     for ranks, then in zip(RANKS, RANKS[1:] + RANKS[:1]):
         process = subprocess.Popen(command(*options(model, "killed.npz", batch=1), ranks=ranks), env=environment(),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -28,7 +28,8 @@ runs:
   - {model.depth: 2}
 """
 CLASSES, PER_CLASS, GROUP = 3, 101, 4
-IMAGES, GROUPS = CLASSES * PER_CLASS, CLASSES * -(-PER_CLASS // GROUP)
+IMAGES = CLASSES * PER_CLASS
+GROUPS = -(-IMAGES // GROUP)
 OPTIONS = ["--tokenizer", "tokens.safetensors", "--classes", "0,1,2", "--per-class", PER_CLASS, "--group", GROUP,
            "--cfg", "2", "--top-k", "40", "--seed", "5", "--order-seed", "3"]
 
