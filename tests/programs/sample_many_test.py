@@ -82,8 +82,8 @@ def same_after_kills(model, calm):
         check("images are there already" in done.stderr, f"began anew:\n{done.stderr}")
         check(pathlib.Path("killed.npz").read_bytes() == calm, f"killed at {ranks} ranks, ended by {then}: other bytes")
         pathlib.Path("killed.npz").unlink()
-        print(f"sample_many: SIGKILL to {ranks} of {ranks} ranks after {left} of {groups} groups, ended by {then}: the same bytes",
-              flush=True)
+        print(f"sample_many: SIGKILL to {ranks} of {ranks} ranks after {left} of {groups} groups, ended by {then}: the "
+              "same bytes", flush=True)
 
 
 def compare_groups_and_precisions(model):
