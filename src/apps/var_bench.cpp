@@ -18,6 +18,7 @@
 #include "base/error.hpp"
 #include "base/machine.hpp"
 #include "comm/communicator.hpp"
+#include "evaluate/frechet.hpp"
 #include "models/var/model.hpp"
 #include "nn/async.hpp"
 #include "nn/device.hpp"
@@ -44,6 +45,7 @@ constexpr const char* kExamples = R"(Examples:
   mpirun -n 4 var_bench memory --depth 12 --batch 4 --mode zero3     bytes held against the estimate
   mpirun -n 2 var_bench collectives --mib 25
   var_bench sample --depth 6 --images 8 --precision bf16         drawing and decoding at 256 px, apart
+  var_bench frechet --features 2048 --repeats 3                  the distance behind an FID
   mpirun -n 8 var_bench step --depth 16 --batch 768 --precision bf16 --device cuda     one rank a GPU)";
 
 struct Options {
@@ -51,7 +53,7 @@ struct Options {
   std::vector<int64_t> scales{1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
   std::string precision = "fp32", mode = "replicated", device = "cpu";
   int shards = 0;
-  int64_t repeats = 10, warmup = 3, mib = 25;
+  int64_t repeats = 10, warmup = 3, mib = 25, features = 2048;
   bool recompute = false;
 };
 
@@ -271,10 +273,24 @@ void bench_collectives(const Options& options, comm::Communicator& world, at::De
   }
 }
 
+// Of two Gaussians that have extent in every direction, for their images are more than their features.
+void bench_frechet(const Options& options, comm::Communicator& world) {
+  evaluate::GaussianStatistics a(options.features), b(options.features);
+  for (evaluate::GaussianStatistics* statistics : {&a, &b})
+    statistics->add(at::randn({2 * options.features, options.features}, at::kDouble));
+  const evaluate::Gaussian one = a.gaussian(), other = b.gaussian();
+  nlohmann::ordered_json json{{"what", "frechet"},
+                              {"features", options.features},
+                              {"ranks", world.size()},
+                              {"threads_a_rank", at::get_num_threads()}};
+  json.update(measure(options, world, at::kCPU, [&] { evaluate::frechet_distance(one, other); }).json());
+  print(json, world);
+}
+
 ExitCode parse_and_run(int argc, char** argv) {
   Options options;
   SampleBench sampling;
-  CLI::App app("Measures training steps, collectives and sampling on this machine.", "var_bench");
+  CLI::App app("Measures training steps, collectives, sampling and Fréchet distances on this machine.", "var_bench");
   app.footer(kExamples);
   app.require_subcommand(1);
   auto* step = app.add_subcommand("step", "one training step");
@@ -283,6 +299,7 @@ ExitCode parse_and_run(int argc, char** argv) {
   auto* collectives = app.add_subcommand("collectives", "each collective of its own");
   auto* sample = app.add_subcommand("sample", "drawing and decoding images of 256 px on the CPU, weights made up");
   sampling.add_to(*sample);
+  auto* frechet = app.add_subcommand("frechet", "a Fréchet distance, once its statistics are known");
   for (CLI::App* command : {step, overlap, memory}) {
     command->add_option("--depth", options.depth, "depth of the model")->check(CLI::PositiveNumber);
     command->add_option("--batch", options.batch, "images a step over all ranks")
@@ -297,13 +314,14 @@ ExitCode parse_and_run(int argc, char** argv) {
     command->add_flag("--recompute", options.recompute, "run each block again in backward");
   }
   collectives->add_option("--mib", options.mib, "size of the tensor")->check(CLI::PositiveNumber);
+  frechet->add_option("--features", options.features, "of an image")->check(CLI::PositiveNumber);
   memory->add_option("--steps", options.warmup, "steps whose peak is taken")
       ->check(CLI::PositiveNumber);
   for (CLI::App* command : {step, overlap, memory, collectives}) {
     command->add_option("--device", options.device, "cpu, or cuda: one rank a GPU")
         ->check(CLI::IsMember({"cpu", "cuda"}));
   }
-  for (CLI::App* command : {step, overlap, collectives}) {
+  for (CLI::App* command : {step, overlap, collectives, frechet}) {
     command->add_option("--repeats", options.repeats, "measured")->check(CLI::PositiveNumber);
     command->add_option("--warmup", options.warmup, "run before")->check(CLI::NonNegativeNumber);
   }
@@ -316,6 +334,10 @@ ExitCode parse_and_run(int argc, char** argv) {
   if (options.mode == "hybrid" && (options.shards < 1 || world->size() % options.shards != 0))
     throw UserError("--shards {}: expected a divisor of the {} ranks", options.shards,
                     world->size());
+  if (frechet->parsed()) {
+    bench_frechet(options, *world);
+    return ExitCode::kDone;
+  }
   if (options.batch < world->size())
     throw UserError("--batch {}: expected at least one image for each of the {} ranks",
                     options.batch, world->size());

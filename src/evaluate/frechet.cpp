@@ -32,7 +32,8 @@ void GaussianStatistics::add(const Tensor& features_ND) {
     throw base::UserError("the network gives a feature that is not a finite number");
   const Tensor mean_D = x_ND.mean(0), centred_ND = x_ND - mean_D;
   keep({x_ND}, x_ND.size(0));
-  join(x_ND.size(0), mean_D, at::mm(centred_ND.t(), centred_ND));
+  scatter_DD_.addmm_(centred_ND.t(), centred_ND);  // in place: another matrix would cost more than the product
+  join(x_ND.size(0), mean_D);
 }
 
 void GaussianStatistics::merge(const GaussianStatistics& other) {
@@ -40,7 +41,8 @@ void GaussianStatistics::merge(const GaussianStatistics& other) {
                  other.mean_D_.size(0));
   if (other.count_ == 0) return;
   keep(other.rows_ND_, other.count_);
-  join(other.count_, other.mean_D_, other.scatter_DD_);
+  scatter_DD_.add_(other.scatter_DD_);
+  join(other.count_, other.mean_D_);
 }
 
 // `rows_ND` are `count` images, or none where they are not known. Comes before the count is raised.
@@ -52,10 +54,11 @@ void GaussianStatistics::keep(const std::vector<Tensor>& rows_ND, int64_t count)
     rows_ND_.clear();
 }
 
-void GaussianStatistics::join(int64_t count, const Tensor& mean_D, const Tensor& scatter_DD) {
+// The means of both sides and the scatter between them; the scatter within each is there already.
+void GaussianStatistics::join(int64_t count, const Tensor& mean_D) {
   const auto mine = static_cast<double>(count_), theirs = static_cast<double>(count), all = mine + theirs;
   const Tensor shift_D = mean_D - mean_D_;
-  scatter_DD_.add_(scatter_DD).addr_(shift_D, shift_D, 1, mine * theirs / all);
+  scatter_DD_.addr_(shift_D, shift_D, 1, mine * theirs / all);
   mean_D_.add_(shift_D, theirs / all);
   count_ += count;
 }

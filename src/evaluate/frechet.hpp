@@ -50,7 +50,7 @@ class GaussianStatistics {
   Gaussian gaussian() const;  // divisor of the covariance: count - 1
 
  private:
-  void join(int64_t count, const Tensor& mean_D, const Tensor& scatter_DD);
+  void join(int64_t count, const Tensor& mean_D);
   void keep(const std::vector<Tensor>& rows_ND, int64_t count);
   int64_t count_ = 0;
   std::vector<Tensor> rows_ND_;  // all images so far, as long as they are few; then none

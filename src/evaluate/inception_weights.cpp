@@ -121,7 +121,8 @@ Inception::Inception(const Weights& weights, const std::string& where, std::stri
     const auto part = [&](size_t j) { return hashed[i + j].tensor; };
     std::string unit = hashed[i].name;
     unit.resize(unit.size() - std::string_view(".conv.weight").size());
-    units_[unit] = fold_norm(part(0), part(1), part(2), part(3), part(4), kEps);
+    FoldedConvolution& folded = units_[unit] = fold_norm(part(0), part(1), part(2), part(3), part(4), kEps);
+    folded.weight_OIkk = folded.weight_OIkk.contiguous(at::MemoryFormat::ChannelsLast);
   }
   fc_weight_CD_ = hashed.back().tensor;
 }
