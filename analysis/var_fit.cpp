@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/command_line.hpp"
@@ -18,6 +19,7 @@
 #include "kinds.hpp"
 #include "laws.hpp"
 #include "outputs.hpp"
+#include "points.hpp"
 #include "prediction.hpp"
 #include "records/run_file.hpp"
 #include "report.hpp"
@@ -43,6 +45,7 @@ Examples:
   var_fit results/depth --lr-check results/lr_check
   var_fit results/quickstart --register-prediction    before the deepest run is read
   var_fit results/depth --csv tables --json
+  var_fit points FILE.csv --help                     a law through anyone's points (a sweep of that name: ./points)
 
 Exit codes: 0 done, 2 bad input, others failure.)";
 
@@ -314,6 +317,7 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
 }
 
 ExitCode run(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "points") return run_points(argc - 1, argv + 1);
   Arguments a;
   if (!parse(argc, argv, a)) return ExitCode::kDone;
   if (a.register_only) return register_only(a);

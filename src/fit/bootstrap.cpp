@@ -16,17 +16,6 @@ constexpr uint64_t kFirstChiSquare = 1 << 20;
 constexpr uint64_t kNewRun = 1 << 21;
 constexpr uint64_t kFirstChoice = 1 << 22;
 
-// A deviation that the noise's degrees of freedom leave possible: sd sqrt(df / chi-square(df)).
-double draw_deviation(const Noise& noise, const base::RandomStream& random) {
-  double chi_square = 0;
-  for (int64_t k = 0; k < noise.degrees_of_freedom; ++k) {
-    const double z = random.normal(kFirstChiSquare + static_cast<uint64_t>(k));
-    chi_square += z * z;
-  }
-  if (chi_square == 0) return noise.sd;
-  return noise.sd * std::sqrt(static_cast<double>(noise.degrees_of_freedom) / chi_square);
-}
-
 template <class Member>
 Interval interval_of(const Bootstrap& bootstrap, Member member) {
   std::vector<double> values;
@@ -36,6 +25,16 @@ Interval interval_of(const Bootstrap& bootstrap, Member member) {
 }
 
 }  // namespace
+
+double draw_deviation(const Noise& noise, const base::RandomStream& random) {
+  double chi_square = 0;
+  for (int64_t k = 0; k < noise.degrees_of_freedom; ++k) {
+    const double z = random.normal(kFirstChiSquare + static_cast<uint64_t>(k));
+    chi_square += z * z;
+  }
+  if (chi_square == 0) return noise.sd;
+  return noise.sd * std::sqrt(static_cast<double>(noise.degrees_of_freedom) / chi_square);
+}
 
 std::optional<Noise> seed_noise(std::span<const Observation> points) {
   std::map<double, std::vector<double>> by_size;

@@ -48,6 +48,9 @@ std::optional<Noise> seed_noise(std::span<const Observation> points);
 // seed_noise(), or the fit's residuals where no seed is repeated; nothing where neither tells anything.
 std::optional<Noise> estimate_noise(std::span<const Observation> points, const PowerFit& fit);
 
+// A deviation that the noise's degrees of freedom leave possible: sd sqrt(df / chi-square(df)), drawn from `random`.
+double draw_deviation(const Noise& noise, const base::RandomStream& random);
+
 // Of points that are themselves estimates from several runs: the noise of one run, and how far point `point` lies
 // from its value when its runs are drawn anew with deviation sd. Such points are always drawn, never resampled.
 struct Redraw {

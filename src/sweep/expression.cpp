@@ -181,8 +181,10 @@ Expression Expression::parse(std::string_view text) {
   return expression;
 }
 
+double Expression::exact(const Variables& variables) const { return root_->evaluate(variables); }
+
 double Expression::evaluate(const Variables& variables) const {
-  const double value = root_->evaluate(variables);
+  const double value = exact(variables);
   if (!std::isfinite(value)) throw UserError("it gives {}, not a finite number", value);
   return std::strtod(fmt::format("{:.12g}", value).c_str(), nullptr);
 }

@@ -25,6 +25,7 @@ class Expression {
  public:
   static Expression parse(std::string_view text);  // at most 200 characters
   double evaluate(const Variables& variables) const;
+  double exact(const Variables& variables) const;  // not rounded, and not refused where it is not finite
   std::set<std::string> names() const;
   const std::string& text() const noexcept { return text_; }
 
