@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "base/file.hpp"
@@ -44,6 +45,20 @@ std::vector<std::pair<const char*, const Score*>> columns_of(const records::RunS
 }
 
 std::string cell(const std::optional<double>& value) { return value ? fmt::format("{:.10g}", *value) : ""; }
+
+void append(std::string& list, const std::string& id) {
+  list += fmt::format("{}<code>{}</code>", list.empty() ? "" : ", ", escape(id));
+}
+
+// Runs whose best value has no neighbour in the grid on one side; less than no guidance there is not.
+std::string best_at_an_edge(const ScoreTable& scores) {
+  std::string list;
+  if (!scores.has_grid()) return list;
+  const auto [least, most] = std::ranges::minmax(scores.first().grid, {}, &records::GridScore::cfg);
+  for (const auto& [run, of_run] : scores.runs)
+    if (of_run.best->cfg == most.cfg || (of_run.best->cfg == least.cfg && least.cfg > 0)) append(list, run->id);
+  return list;
+}
 
 }  // namespace
 
@@ -129,8 +144,13 @@ std::string scores_html(const ScoreTable& scores, const std::string& figure) {
       "this reference alone{}.</p>\n",
       first.images,
       first.frechet_name == "FID" ? "" : ", and with no published FID, which is of another network");
-  for (const LeftOut& run : scores.left_out)
-    text += fmt::format("<p>Not in it: <code>{}</code>, {}.</p>\n", escape(run.id), escape(run.reason));
+  if (const std::string runs = best_at_an_edge(scores); !runs.empty())
+    text += fmt::format("<p>The best guidance is an edge of the grid for {}: a wider grid may have a better one.</p>\n",
+                        runs);
+  std::map<std::string, std::string> left_out;  // by reason
+  for (const LeftOut& run : scores.left_out) append(left_out[run.reason], run.id);
+  for (const auto& [reason, runs] : left_out)
+    text += fmt::format("<p>Not in it: {}, {}.</p>\n", runs, escape(reason));
   return text;
 }
 

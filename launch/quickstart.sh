@@ -69,6 +69,9 @@ fi
 deepest=$(basename "$(ls -d "$out"/runs/d* | sort -V | tail -n 1)")
 stage "draw samples of the deepest model" env OMP_NUM_THREADS="$cores" $bin/var_sample "$out/runs/$deepest" \
   --tokenizer "$out/tokenizer.safetensors" --per-class 8 --cfg 3 --top-p 0.9 --out "$out/samples.png"
+stage "fill in the middle of an image" env OMP_NUM_THREADS="$cores" $bin/var_sample inpaint "$out/runs/$deepest" \
+  --tokenizer "$out/tokenizer.safetensors" --image "$images/val/02_mosaic/000002.png" --box 8,8,24,24 --top-p 0.9 \
+  --out "$out/inpaint.png"
 stage "fit the laws and write the report" $bin/var_fit "$out"
 
 printf '\nStages:\n'

@@ -46,16 +46,16 @@ struct Command {
 constexpr Command kCommands[] = {
     {"inpaint", Task::kInpaint,
      "Gives an image to the model without what --mask or --box marks, which the model fills in. The\n"
-     "picture shows the image, what the tokenizer makes of it, and the results."},
+     "picture shows the image, what the tokenizer makes of it, what is given, and the results."},
     {"outpaint", Task::kOutpaint,
      "Gives the model only the part of an image that --mask or --box marks; it makes the rest. The\n"
-     "picture shows the image, what the tokenizer makes of it, and the results."},
+     "picture shows the image, what the tokenizer makes of it, what is given, and the results."},
     {"edit", Task::kEdit,
      "Fills what --mask or --box marks in an image with something of another class. The picture shows\n"
-     "the image, what the tokenizer makes of it, and the results."},
+     "the image, what the tokenizer makes of it, what is given, and the results."},
     {"super", Task::kSuper,
      "Gives the first token maps of an image to the model, which adds the finer ones. The picture shows\n"
-     "the image, what the tokenizer makes of it, and the results."},
+     "the image, what the tokenizer makes of it, what is given, and the results."},
 };
 
 void add_common(CLI::App& app, Arguments& a) {

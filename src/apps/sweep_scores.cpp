@@ -95,6 +95,13 @@ class SweepScorer {
     if (!sweep_.evaluation)
       throw UserError("{}: has no section evaluate; expected one that names tokenizer, reference, features and images",
                       what_.file.string());
+    for (const auto& [key, value] :
+         {std::pair("tokenizer", config().tokenizer), std::pair("reference", config().reference),
+          std::pair("features", config().features)})
+      if (value.empty())
+        throw UserError("{}: evaluate.{} is empty; set the variable of the environment that the file takes it from, or "
+                        "--set evaluate.{}=...",
+                        what_.file.string(), key, key);
     ledger_.emplace(sweep::Ledger::look(sweep_));
     tokenizer_.emplace(tokenizer::Vqvae::load(config().tokenizer));
     if (compute() != at::kFloat) {

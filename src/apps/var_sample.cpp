@@ -172,12 +172,13 @@ Asked ask_for_edits(const Arguments& a, const SampleModel& model, const tokenize
     asked.requests.push_back({.image = j, .label = label, .given = {.tokens_L = tokens_1L[0], .keep_L = keep_L}});
     asked.names.push_back(fmt::format("{:06}", j));
   }
-  asked.columns = a.count + 2;
+  asked.columns = a.count + 3;
   asked.shown_u8_BXX3 =
-      at::cat({picture.pixels_u8_XX3().unsqueeze(0), data::to_u8_BHWC(tokenizer.decode_tokens(tokens_1L))});
-  asked.words = fmt::format("{}, what the tokenizer makes of it, and results of {} by {} (class {})",
-                            a.image.filename().string(), name_of(a.task), model.words,
-                            name_of(label, model));
+      at::cat({picture.pixels_u8_XX3().unsqueeze(0), data::to_u8_BHWC(tokenizer.decode_tokens(tokens_1L)),
+               generate::shown_as_given(tokenizer, tokens_1L, keep_L)});
+  asked.words =
+      fmt::format("{}, what the tokenizer makes of it, what of that is given, and results of {} by {} (class {})",
+                  a.image.filename().string(), name_of(a.task), model.words, name_of(label, model));
   return asked;
 }
 

@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t kForcedPlaces = 3;  // maps of so many stay as a whole
 constexpr int64_t kWhite = 128;
+constexpr uint8_t kBoard[] = {216, 168};  // of what is not given
 
 // uint8 [side, side, 3].
 Tensor fitted(const data::RgbImage& image, int64_t side) {
@@ -112,6 +113,28 @@ Tensor keep_first(const scaling::ScaleList& scales, int64_t maps) {
   Tensor keep_L = at::zeros({scales.tokens()}, at::kBool);
   if (maps > 0) keep_L.slice(0, 0, scales.end(maps - 1)).fill_(true);
   return keep_L;
+}
+
+Tensor shown_as_given(const tokenizer::Vqvae& tokenizer, const Tensor& tokens_1L, const Tensor& keep_L) {
+  const at::NoGradGuard no_grad;
+  const scaling::ScaleList& scales = tokenizer.quantizer().config().scales;
+  VARSCALE_CHECK(tokens_1L.dim() == 2 && tokens_1L.size(0) == 1 && tokens_1L.size(1) == scales.tokens() &&
+                     keep_L.numel() == scales.tokens() && keep_L.any().item<bool>(),
+                 "{} tokens, of which {} stay", tokens_1L.numel(), keep_L.sum().item<int64_t>());
+  const auto of_map = [&](int64_t k) { return keep_L.slice(0, scales.begin(k), scales.end(k)); };
+  int64_t last = scales.count() - 1;
+  while (!of_map(last).any().item<bool>()) --last;
+  const Tensor picture_1XX3 = data::to_u8_BHWC(tokenizer.decode(tokenizer.quantizer().cumulative(tokens_1L)[last]));
+
+  const int64_t pixels = tokenizer.config().image_side, cells = scales.side(last);
+  const Tensor pixel_X = at::arange(pixels, at::kLong);
+  const Tensor cell_X = pixel_X.mul(cells).div(pixels, "floor");
+  const Tensor keep_XX = of_map(last).view({cells, cells}).index_select(0, cell_X).index_select(1, cell_X);
+  // Two squares a cell of the last map, in both directions.
+  const Tensor square_X = pixel_X.mul(2 * scales.last_side()).div(pixels, "floor");
+  const Tensor is_dark_XX = (square_X.unsqueeze(1) + square_X.unsqueeze(0)).remainder(2).to(at::kBool);
+  const Tensor board_XX = at::where(is_dark_XX, at::full({}, kBoard[1], at::kByte), at::full({}, kBoard[0], at::kByte));
+  return at::where(keep_XX.unsqueeze(2), picture_1XX3, board_XX.unsqueeze(2));
 }
 
 }  // namespace varscale::generate

@@ -21,6 +21,7 @@
 
 #include "data/image_file.hpp"
 #include "scaling/shape.hpp"
+#include "tokenizer/vqvae.hpp"
 
 namespace varscale::generate {
 
@@ -60,5 +61,10 @@ Tensor keep_outside(const scaling::ScaleList& scales, const Tensor& painted_XX);
 
 // The places of the first maps, bool [L]: super-resolution. maps in [0, S].
 Tensor keep_first(const scaling::ScaleList& scales, int64_t maps);
+
+// What a viewer can see of what is given, uint8 [1, X, X, 3]: the picture of the maps up to the last one of which a
+// place stays, with a checkerboard over the places of that map that do not. tokens_1L int64, keep_L bool, of which at
+// least one place is true.
+Tensor shown_as_given(const tokenizer::Vqvae& tokenizer, const Tensor& tokens_1L, const Tensor& keep_L);
 
 }  // namespace varscale::generate

@@ -78,9 +78,27 @@ TEST_F(Scores, JoinLossAndErrorInTablesAndReport) {
                         "<code>val.h5</code>, through inception-2015-12-05 (<code>0123456789abcdef</code>): FID at "
                         "guidance 1.5, and at the best guidance of 1, 3, which was chosen on other seeds."));
   EXPECT_THAT(page, HasSubstr("Data: <code>scores.csv</code>"));
+  EXPECT_THAT(page, HasSubstr("an edge of the grid for <code>d1-s0</code>, "));
   EXPECT_THAT(
       page,
       HasSubstr("<td>20.00</td><td>40.00</td><td>7.000</td><td>0.5000</td><td>0.2500</td><td>3</td><td>18.00</td>"));
+}
+
+// The grid ends at 3; below 0 there is nothing to be had.
+TEST_F(Scores, ThatMayBeBetterBeyondTheGridAreNamed) {
+  sweep_.write(folder_);
+  for (const SyntheticRun& run : sweep_.runs) {
+    if (run.role != "main") continue;
+    records::RunScores scores = scores_of(run);
+    scores.settings["cfg_grid"] = {0.0, 1.0, 2.0, 3.0};
+    scores.grid = {{0, 3}, {1, 2}, {2, 2}, {3, 2}};
+    scores.best->cfg = std::min<double>(static_cast<double>(run.depth) - 1, 3);
+    keep(run, scores);
+  }
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_THAT(text_of(folder_ / "fit/report.html"),
+              HasSubstr("The best guidance is an edge of the grid for <code>d4-s0</code>, <code>d5-s0</code>: a "
+                        "wider grid may have a better one."));
 }
 
 TEST_F(Scores, OfOtherSettingsAreLeftOutAndNamed) {

@@ -112,6 +112,31 @@ TEST_F(Edit, PaintingAllIsPlainSamplingAfterTheFirstMap) {
   EXPECT_TRUE(at::equal(all.f_hat_BEHW, plain.f_hat_BEHW));
 }
 
+// The reconstruction where the last map's tokens stay, a board of two greys where they do not.
+TEST_F(Edit, WhatIsGivenIsShownAndTheRestIsABoard) {
+  const Tensor tokens_1L = tokens_of(pair_), whole = data::to_u8_BHWC(pair_.tokenizer.decode_tokens(tokens_1L));
+  const Tensor painted_XX = box(4, 6, 12, 14);
+  const Tensor shown = shown_as_given(pair_.tokenizer, tokens_1L, keep_outside(scales_, painted_XX));
+  ASSERT_EQ(shown.sizes(), (std::vector<int64_t>{1, kSide, kSide, 3}));
+  const Tensor outside_1XX1 = painted_XX.logical_not().view({1, kSide, kSide, 1});
+  EXPECT_TRUE(at::equal(shown.masked_select(outside_1XX1), whole.masked_select(outside_1XX1)));
+  // A cell has 2 x 2 pixels, so a square of the board is one.
+  for (int64_t y = 6; y < 14; ++y)
+    for (int64_t x = 4; x < 12; ++x)
+      for (int64_t c = 0; c < 3; ++c)
+        EXPECT_EQ(shown[0][y][x][c].item<int64_t>(), (x + y) % 2 == 0 ? 216 : 168) << x << ' ' << y;
+}
+
+TEST_F(Edit, OfWholeMapsWhatTheyMakeIsShown) {
+  const Tensor tokens_1L = tokens_of(pair_);
+  const std::vector<Tensor> cumulative = pair_.tokenizer.quantizer().cumulative(tokens_1L);
+  for (int64_t maps = 1; maps <= scales_.count(); ++maps)
+    EXPECT_TRUE(at::equal(shown_as_given(pair_.tokenizer, tokens_1L, keep_first(scales_, maps)),
+                          data::to_u8_BHWC(pair_.tokenizer.decode(cumulative[maps - 1]))))
+        << maps;
+  EXPECT_THROW(shown_as_given(pair_.tokenizer, tokens_1L, keep_first(scales_, 0)), base::InvariantError);
+}
+
 TEST_F(Edit, TokensOutsideTheMaskAreTheGivenOnesAndInsideTheModels) {
   const Tensor keep_L = keep_outside(scales_, box(4, 4, 12, 14)), given_L = tokens_of(pair_)[0];
   for (const bool smooth : {false, true}) {

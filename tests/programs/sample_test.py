@@ -155,8 +155,18 @@ def zero_shot(model):
     run("var_sample", "super", *both, "--first-scales", "3", "--count", "1", "--out", "all.png")
     sheet = matplotlib.image.imread("all.png")
     scale = json.loads(pathlib.Path("all.json").read_text())["enlarged"]
-    cells = [sheet[2 * scale:18 * scale, (2 + 18 * i) * scale:(18 + 18 * i) * scale] for i in range(3)]
-    check(np.array_equal(cells[1], cells[2]) and not np.array_equal(cells[0], cells[2]), "all maps given")
+    before, reconstruction, given, result = (
+        sheet[2 * scale:18 * scale, (2 + 18 * i) * scale:(18 + 18 * i) * scale] for i in range(4))
+    check(np.array_equal(reconstruction, result) and not np.array_equal(before, result), "all maps given")
+    check(np.array_equal(given, result), "what is given of all maps")
+    # In-painting shows what it is given: the reconstruction but for a board of two greys in the box.
+    sheet = matplotlib.image.imread("inpaint.png")
+    reconstruction, given = (sheet[2 * scale:18 * scale, (2 + 18 * i) * scale:(18 + 18 * i) * scale][::scale, ::scale]
+                             for i in (1, 2))
+    inside = np.zeros((16, 16), bool)
+    inside[4:12, 4:12] = True
+    check(np.array_equal(given[~inside], reconstruction[~inside]), "what is given around the box")
+    check(len(np.unique(given[inside], axis=0)) == 2, "the board in the box")
 
     for arguments, sentence in (
             (["inpaint"], "expected one of --mask and --box"),

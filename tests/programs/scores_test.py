@@ -133,6 +133,7 @@ def a_sweep_is_scored():
                           ("evaluate.reference=nowhere", "nowhere: does not exist, expected a folder of images"),
                           ("evaluate.tokenizer=foreign.safetensors", "made the tokens of no run of this sweep"),
                           ("evaluate.features=none", "evaluate.features none: no such file"),
+                          ("evaluate.reference=${NO_SUCH_SET:-}", "sweep.yaml: evaluate.reference is empty; set the "),
                           ("evaluate.images=21", "evaluate.images is 21, expected a multiple of the 10 classes"),
                           ("evaluate.reference=one.png", "one.png: not a zip archive")):
         refused = run(*score, "--set", setting, code=BAD_INPUT)

@@ -1,6 +1,7 @@
 // The sweep files that come with the project, planned on the geometry that they assume.
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -23,12 +24,58 @@ const RunConfig& of_depth(const Sweep& sweep, int64_t depth) {
   throw base::UserError("no run of depth {}", depth);
 }
 
+// All files of the folder but those that are no sweeps.
+std::set<std::string> names_of_sweeps() {
+  std::set<std::string> names;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(std::getenv("VARSCALE_SOURCE")) / "sweeps"))
+    names.insert(entry.path().filename().string());
+  for (const char* other : {"quickstart_tokenizer.yaml", "tokenizer256.yaml", "scores256.yaml"})
+    EXPECT_EQ(names.erase(other), 1u) << other;
+  return names;
+}
+
 TEST(ReadyFiles, OfSweepsArePlanned) {
-  for (const char* name : {"quickstart.yaml", "quickstart_fast.yaml", "smoke.yaml", "depth.yaml", "paper.yaml",
-                           "paper512.yaml", "isoflop.yaml", "wsd.yaml", "lr_check.yaml"}) {
+  const std::set<std::string> names = names_of_sweeps();
+  EXPECT_TRUE(names.contains("depth.yaml") && names.contains("quickstart.yaml")) << names.size();
+  for (const std::string& name : names) {
     const Sweep sweep = ready(name);
     EXPECT_NO_THROW(make_plan(sweep, Throughput("h200"), machine_of("h200", 64))) << name;
     EXPECT_FALSE(sweep.runs.empty()) << name;
+  }
+}
+
+// Planned with or without the files of others, which var_eval alone asks for.
+TEST(ReadyFiles, OfImageNetAreScoredAsThePublishedTableIs) {
+  struct Variables {
+    const char *tokenizer, *reference, *features = "VARSCALE_INCEPTION";
+  };
+  const Variables at256{"VARSCALE_TOKENIZER", "VARSCALE_REFERENCE"},
+      at512{"VARSCALE_TOKENIZER_512", "VARSCALE_REFERENCE_512"};
+  for (const char* name : {"depth.yaml", "paper.yaml", "paper512.yaml", "isoflop.yaml", "wsd.yaml", "lr_check.yaml"}) {
+    const Variables& variables = std::string(name) == "paper512.yaml" ? at512 : at256;
+    for (const char* variable : {variables.tokenizer, variables.reference, variables.features}) ::unsetenv(variable);
+    const Sweep without = ready(name);
+    ASSERT_TRUE(without.evaluation) << name;
+    const EvaluationConfig& config = *without.evaluation;
+    EXPECT_EQ(config.tokenizer + config.reference + config.features, "") << name;
+    EXPECT_EQ(config.name, "inception-2015-12-05") << name;
+    EXPECT_EQ(config.images, 50000) << name;
+    EXPECT_EQ(config.cfg, 1.5) << name;
+    EXPECT_EQ(config.top_k, 900) << name;
+    EXPECT_EQ(config.top_p, 0.96) << name;
+    EXPECT_NE(config.grid_seed, config.seed) << name;
+    EXPECT_THAT(config.cfg_grid, testing::Contains(config.cfg)) << name;
+
+    ::setenv(variables.tokenizer, "t.safetensors", 1);
+    ::setenv(variables.reference, "r.npz", 1);
+    ::setenv(variables.features, "i.pth", 1);
+    const Sweep with = ready(name);
+    EXPECT_EQ(with.evaluation->tokenizer + with.evaluation->reference + with.evaluation->features,
+              "t.safetensorsr.npzi.pth")
+        << name;
+    for (size_t i = 0; i < with.runs.size(); ++i) EXPECT_EQ(with.runs[i].id, without.runs[i].id);
+    for (const char* variable : {variables.tokenizer, variables.reference, variables.features}) ::unsetenv(variable);
   }
 }
 
