@@ -52,7 +52,8 @@ if [ -n "$needs" ] && [ ! -x "$needs" ]; then
   echo "prove.sh: $needs is not there; build it first (launch/test.sh)" >&2
   exit 2
 fi
-commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo ' with changes')
+# Results of another proof change nothing in this one.
+commit=$(git rev-parse --short HEAD)$(git diff --quiet HEAD -- . ':!results' || echo ' with changes')
 title=$(IFS=-; echo "$*")
 file=results/proofs/$(date +%F)_$title.md
 figures=$(mktemp)
