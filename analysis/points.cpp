@@ -27,7 +27,9 @@ constexpr const char* kAboutPoints =
     "  power       loss = B x^-alpha                            x is N, D or C\n"
     "  power_e     loss = E + B x^-alpha\n"
     "  chinchilla  loss = E + A / N^alpha + B / D^beta\n"
-    "  overtrain   loss = E + (a M^eta + b M^-eta) C^-eta       M is tokens per parameter";
+    "  overtrain   loss = E + (a M^eta + b M^-eta) C^-eta       M is tokens per parameter\n"
+    "  data_constrained  loss = E + A / N^alpha + B / D'^beta   of D tokens seen U are distinct,\n"
+    "                    D' = U (1 + R (1 - exp(-(D / U - 1) / R)))";
 
 constexpr const char* kPointsExamples = R"(
 Examples:
@@ -41,7 +43,8 @@ Exit codes: 0 done, 2 bad input, others failure.)";
 const std::map<std::string, fit::Form> kForms = {{"power", fit::Form::kPower},
                                                  {"power_e", fit::Form::kPowerE},
                                                  {"chinchilla", fit::Form::kChinchilla},
-                                                 {"overtrain", fit::Form::kOvertrain}};
+                                                 {"overtrain", fit::Form::kOvertrain},
+                                                 {"data_constrained", fit::Form::kDataConstrained}};
 const std::map<std::string, fit::Estimator> kEstimators = {{"vpnls", fit::Estimator::kVpnls},
                                                            {"huber", fit::Estimator::kHuber},
                                                            {"lad", fit::Estimator::kLad},
@@ -70,7 +73,7 @@ bool parse_points(int argc, char** argv, PointsArguments& a) {
   CLI::App app(kAboutPoints, "var_fit points");
   app.footer(kPointsExamples);
   app.add_option("FILE", a.file, "CSV file with a line of headings")->required();
-  app.add_option("--form", a.form, "power, power_e, chinchilla or overtrain")->required();
+  app.add_option("--form", a.form, "power, power_e, chinchilla, overtrain or data_constrained")->required();
   app.add_option("--columns", a.columns, "NAME=HEADING or NAME=FORMULA of the form's sizes and loss, also run and weight")->required();
   app.add_option("--estimator", a.estimator, "vpnls (least squares; the default), huber, lad or lsq");
   app.add_option("--space", a.space, "of the residuals: linear (default of vpnls) or log (of the others)");

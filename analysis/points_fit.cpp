@@ -142,6 +142,9 @@ std::string law_line(const PointsResult& result, const PointsRequest& request) {
       return fmt::format("{} + {} {}^-{}", of("E"), of("B"), x[0], of("alpha"));
     case fit::Form::kChinchilla:
       return fmt::format("{} + {} / {}^{} + {} / {}^{}", of("E"), of("A"), x[0], of("alpha"), of("B"), x[1], of("beta"));
+    case fit::Form::kDataConstrained:
+      return fmt::format("{0} + {1} / {2}^{3} + {4} / D'^{5}, D' = {6} (1 + {7} (1 - exp(-({8} / {6} - 1) / {7})))", of("E"), of("A"),
+                         x[0], of("alpha"), of("B"), of("beta"), x[2], of("R"), x[1]);
     case fit::Form::kOvertrain:
       break;
   }

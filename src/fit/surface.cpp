@@ -1,6 +1,7 @@
 #include "fit/surface.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,6 +32,7 @@ const FormName& named(Form form) {
       {Form::kPowerE, "power_e", {"x"}, {"E", "B", "alpha"}},
       {Form::kChinchilla, "chinchilla", {"N", "D"}, {"E", "A", "B", "alpha", "beta"}},
       {Form::kOvertrain, "overtrain", {"C", "M"}, {"E", "a", "b", "eta"}},
+      {Form::kDataConstrained, "data_constrained", {"N", "D", "U"}, {"E", "A", "B", "alpha", "beta", "R"}},
   };
   for (const FormName& each : kNames)
     if (each.form == form) return each;
@@ -90,45 +92,78 @@ EndPoint straight_line(std::span<const SurfacePoint> points, const Terms& terms)
   return end;
 }
 
-std::string bound_of(const Terms& terms, const Constants& constants, std::span<const SurfacePoint> points) {
-  const std::vector<std::string_view> names = constant_names(terms.form);
-  const size_t first = shape_of(terms.form).has_e ? 1 : 0;
-  double lowest = std::numeric_limits<double>::infinity();
-  for (const SurfacePoint& p : points) lowest = std::min(lowest, p.y);
-  for (size_t j = 0; j < terms.t.size(); ++j)
-    if (constants.c[j] <= kVanished * lowest) return fmt::format("{} = 0", names[first + j]);
-  for (int e = 0; e < terms.exponents; ++e) {
-    const double theta = constants.theta[e];
-    if (theta <= kSmallestAlpha || theta >= kLargestAlpha)
-      return fmt::format("{} = {:.6g}", names[first + terms.t.size() + e], theta);
+// E and each term of a law at a place.
+struct Parts {
+  double E = 0;
+  std::array<double, kMostTerms> term{};
+};
+
+Parts parts_of(const SurfaceLaw& law, std::span<const double> x) {
+  const FormShape& shape = shape_of(law.form);
+  const size_t first = shape.has_e ? 1 : 0, count = shape.terms.size(), exponents = first + count;
+  VARSCALE_CHECK(law.constants.size() == exponents + static_cast<size_t>(shape.exponents) + (shape.repeats ? 1 : 0),
+                 "{} constants of {}", law.constants.size(), name(law.form));
+  Parts parts{.E = shape.has_e ? law.constants[0] : 0};
+  std::array<double, 2> log_x{std::log(x[0]), 0};
+  if (x.size() > 1) log_x[1] = std::log(shape.repeats ? effective_data(x[1], x[2], law.constants.back()) : x[1]);
+  for (size_t j = 0; j < count; ++j) {
+    const TermShape& term = shape.terms[j];
+    double t = term.of_log_x[0] * log_x[0];
+    if (term.of_log_x[1] != 0) t += term.of_log_x[1] * log_x[1];
+    parts.term[j] = law.constants[first + j] * std::exp(-law.constants[exponents + static_cast<size_t>(term.exponent)] * t);
   }
-  if (terms.free_e && constants.E <= kVanished * lowest) return "E = 0";
+  return parts;
+}
+
+std::string bound_of(const SurfaceLaw& law, const SurfaceSpec& spec, std::span<const SurfacePoint> points) {
+  const FormShape& shape = shape_of(law.form);
+  const std::vector<std::string_view> names = constant_names(law.form);
+  const size_t first = shape.has_e ? 1 : 0, count = shape.terms.size();
+  double lowest = std::numeric_limits<double>::infinity();
+  std::array<double, kMostTerms> largest{};
+  for (const SurfacePoint& p : points) {
+    lowest = std::min(lowest, p.y);
+    const Parts parts = parts_of(law, p.x);
+    for (size_t j = 0; j < count; ++j) largest[j] = std::max(largest[j], parts.term[j]);
+  }
+  for (size_t j = 0; j < count; ++j)
+    if (largest[j] <= kVanished * lowest) return fmt::format("{} = 0", names[first + j]);
+  for (size_t k = first + count; k < first + count + static_cast<size_t>(shape.exponents); ++k)
+    if (const double theta = law.constants[k]; theta <= kSmallestAlpha || theta >= kLargestAlpha)
+      return fmt::format("{} = {:.6g}", names[k], theta);
+  if (const double r = law.constants.back(); shape.repeats && (r < kSmallestRepeats * 1.000001 || r > kLargestRepeats / 1.000001))
+    return fmt::format("R = {:.6g}", r);
+  if (shape.has_e && !spec.given_e && law.constants[0] <= kVanished * lowest) return "E = 0";
   return "";
 }
 
-SurfaceFit finish(std::span<const SurfacePoint> points, const SurfaceSpec& spec, const Terms& terms,
-                  std::vector<EndPoint> ends) {
+SurfaceFit finish(std::span<const SurfacePoint> points, const SurfaceSpec& spec, std::vector<EndLaw> ends) {
   SurfaceFit fit;
   fit.spec = spec;
   fit.starts = static_cast<int64_t>(ends.size());
-  std::stable_sort(ends.begin(), ends.end(),
-                   [](const EndPoint& a, const EndPoint& b) { return a.objective < b.objective; });
-  const EndPoint& best = ends.front();
+  std::stable_sort(ends.begin(), ends.end(), [](const EndLaw& a, const EndLaw& b) { return a.objective < b.objective; });
+  const EndLaw& best = ends.front();
   // The floor lets exact data, whose objective is rounding, count as reached.
   const double limit = best.objective * (1 + kAtBest) + 1e-20;
-  fit.starts_at_best = std::ranges::count_if(ends, [&](const EndPoint& e) { return e.objective <= limit; });
-  fit.law = terms.law(best.constants);
+  fit.starts_at_best = std::ranges::count_if(ends, [&](const EndLaw& e) { return e.objective <= limit; });
+  fit.law = best.law;
   fit.objective = objective_of(fit.law, points, spec);
-  fit.bound = bound_of(terms, best.constants, points);
+  fit.bound = bound_of(fit.law, spec, points);
   double last = -1;
-  for (const EndPoint& end : ends) {
+  for (const EndLaw& end : ends) {
     if (fit.minima.size() == kMostMinima || end.objective > kWorthKeeping * best.objective) break;
     if (last >= 0 && end.objective <= last * (1 + kAtBest) + 1e-20) continue;
     last = end.objective;
-    fit.minima.push_back(terms.law(end.constants));
+    fit.minima.push_back(end.law);
   }
   describe_residuals(points, fit);
   return fit;
+}
+
+std::vector<EndLaw> laws_of(const Terms& terms, const std::vector<EndPoint>& ends) {
+  std::vector<EndLaw> laws;
+  for (const EndPoint& end : ends) laws.push_back({terms.law(end.constants), end.objective});
+  return laws;
 }
 
 size_t distinct(std::span<const SurfacePoint> points, size_t variable) {
@@ -176,17 +211,8 @@ int64_t constant_count(const SurfaceSpec& spec) {
 }
 
 double SurfaceLaw::at(std::span<const double> x) const {
-  const FormShape shape = shape_of(form);
-  const size_t first = shape.has_e ? 1 : 0;
-  VARSCALE_CHECK(constants.size() == first + shape.terms.size() + shape.exponents, "{} constants of {}",
-                 constants.size(), name(form));
-  double value = shape.has_e ? constants[0] : 0;
-  for (size_t j = 0; j < shape.terms.size(); ++j) {
-    double t = 0;
-    for (size_t v = 0; v < variable_names(form).size(); ++v) t += shape.terms[j].of_log_x[v] * std::log(x[v]);
-    value += constants[first + j] * std::exp(-constants[first + shape.terms.size() + shape.terms[j].exponent] * t);
-  }
-  return value;
+  const Parts parts = parts_of(*this, x);
+  return parts.E + parts.term[0] + parts.term[1];
 }
 
 double SurfaceLaw::constant(std::string_view wanted) const {
@@ -221,11 +247,13 @@ double objective_of(const SurfaceLaw& law, std::span<const SurfacePoint> points,
 std::string too_few(std::span<const SurfacePoint> points, const SurfaceSpec& spec) {
   const std::vector<std::string_view> variables = variable_names(spec.form);
   const int64_t need = constant_count(spec);
-  std::set<std::array<double, 2>> places;
+  std::set<Place> places;
   for (const SurfacePoint& p : points) places.insert(p.x);
   if (static_cast<int64_t>(places.size()) < need)
     return fmt::format("the form {} with {} constants needs as many distinct {}; there {} {}", name(spec.form), need,
-                       variables.size() == 1 ? "sizes" : fmt::format("pairs of {} and {}", variables[0], variables[1]),
+                       variables.size() == 1   ? "sizes"
+                       : variables.size() == 2 ? fmt::format("pairs of {} and {}", variables[0], variables[1])
+                                               : fmt::format("triples of {}", fmt::join(variables, ", ")),
                        places.size() == 1 ? "is" : "are", places.size());
   if (variables.size() == 1) return "";
   // A power of one variable beside a free E has three constants, and two where only their level is shared. M enters
@@ -238,6 +266,16 @@ std::string too_few(std::span<const SurfacePoint> points, const SurfaceSpec& spe
   if (rise_together(points))
     return fmt::format("{} is a power of {} in all points, so that the terms of the form {} cannot be told apart",
                        variables[1], variables[0], name(spec.form));
+  if (spec.form == Form::kDataConstrained) {
+    // Where every point repeats its data as often, B takes up what R would say.
+    double fewest = std::numeric_limits<double>::infinity(), most = 0;
+    for (const SurfacePoint& p : points) {
+      const double times = std::max(p.x[1] / p.x[2], 1.0);
+      fewest = std::min(fewest, times), most = std::max(most, times);
+    }
+    if (most <= fewest * (1 + 1e-9))
+      return "the form data_constrained needs points that repeat their data differently often, as D / U says; all are alike";
+  }
   return "";
 }
 
@@ -251,6 +289,8 @@ void check_spec(const SurfaceSpec& spec) {
         "the form {}{} is no straight line of logarithms; expected the estimator vpnls, huber or lad, or for lsq the form "
         "power, or power_e with E given",
         name(spec.form), spec.form == Form::kPowerE ? " with E free" : "");
+  if (spec.form == Form::kDataConstrained && spec.estimator != Estimator::kVpnls)
+    throw base::UserError("the form data_constrained is not fitted by {}; expected the estimator vpnls", name(spec.estimator));
   if (spec.form == Form::kPower && spec.given_e)
     throw base::UserError("the form power has no E to give; expected the form power_e");
   if (!(spec.delta > 0 && std::isfinite(spec.delta)))
@@ -279,17 +319,18 @@ void check_surface(std::span<const SurfacePoint> points, const SurfaceSpec& spec
 
 SurfaceFit fit_surface(std::span<const SurfacePoint> points, const SurfaceSpec& spec) {
   check_surface(points, spec);
+  if (spec.form == Form::kDataConstrained) return finish(points, spec, project_repeats(points, spec));
   const Terms terms(points, spec);
   switch (spec.estimator) {
     case Estimator::kVpnls:
-      return finish(points, spec, terms, project(terms, spec.space));
+      return finish(points, spec, laws_of(terms, project(terms, spec.space)));
     case Estimator::kHuber:
     case Estimator::kLad:
-      return finish(points, spec, terms, search_grid(terms, spec.estimator, spec.delta));
+      return finish(points, spec, laws_of(terms, search_grid(terms, spec.estimator, spec.delta)));
     case Estimator::kLsq:
       break;
   }
-  return finish(points, spec, terms, {straight_line(points, terms)});
+  return finish(points, spec, laws_of(terms, {straight_line(points, terms)}));
 }
 
 SurfaceFit fit_surface_from(std::span<const SurfacePoint> points, const SurfaceSpec& spec,
@@ -301,7 +342,7 @@ SurfaceFit fit_surface_from(std::span<const SurfacePoint> points, const SurfaceS
   const Terms terms(points, spec);
   std::vector<Constants> from;
   for (const SurfaceLaw& law : starts) from.push_back(terms.constants(law));
-  return finish(points, spec, terms, search_from(terms, spec.estimator, spec.delta, from));
+  return finish(points, spec, laws_of(terms, search_from(terms, spec.estimator, spec.delta, from)));
 }
 
 }  // namespace varscale::fit

@@ -1,4 +1,4 @@
-// Laws that are sums of powers, of one or two variables, through one point per run.
+// Laws that are sums of powers, of one or several variables, through one point per run.
 //
 //   std::vector<SurfacePoint> points = {{{44e6, 1.2e9}, 3.91}, {{70e6, 3.4e9}, 3.52}, ...};   // {N, D}, loss
 //   SurfaceFit fit = fit_surface(points, {.form = Form::kChinchilla});     // E + A / N^alpha + B / D^beta
@@ -9,6 +9,10 @@
 //             power_e      E + B x^-alpha                           (x)
 //             chinchilla   E + A N^-alpha + B D^-beta               (N, D)  arXiv 2203.15556, approach 3
 //             overtrain    E + (a M^eta + b M^-eta) C^-eta          (C, M)  arXiv 2403.08540; M is tokens per parameter
+//             data_constrained   E + A N^-alpha + B D'^-beta            (N, D, U)  arXiv 2305.16264: of D tokens seen U are
+//                        distinct, and D' = U (1 + R (1 - exp(-(D/U - 1) / R))) fresh ones would be worth as much; D' is
+//                        D where nothing is repeated, and no repetition adds more than R U. R is searched outside the
+//                        others, at the roots of the profiled objective's derivative. N is taken as it is. kVpnls only.
 // Estimators  kVpnls  least squares. Exponents outside, by a scan of their whole range and Newton's method from every
 //                     minimum of the scan; the linear constants inside, by non-negative least squares (arXiv 2603.22339).
 //                     In log space the inner problem is not linear: there it is solved by Gauss-Newton steps, each a
@@ -40,20 +44,25 @@
 
 namespace varscale::fit {
 
-enum class Form { kPower, kPowerE, kChinchilla, kOvertrain };
+enum class Form { kPower, kPowerE, kChinchilla, kOvertrain, kDataConstrained };
 enum class Estimator { kVpnls, kHuber, kLad, kLsq };
 
 std::string_view name(Form form) noexcept;
 std::string_view name(Estimator estimator) noexcept;
-std::vector<std::string_view> variable_names(Form form);  // {"x"}, {"N", "D"} or {"C", "M"}
-std::vector<std::string_view> constant_names(Form form);  // E (where the form has it), coefficients, exponents
+std::vector<std::string_view> variable_names(Form form);  // {"x"}, {"N", "D"}, {"C", "M"} or {"N", "D", "U"}
+std::vector<std::string_view> constant_names(Form form);  // E (where the form has it), coefficients, exponents, R
+
+inline constexpr size_t kMostVariables = 3;
+using Place = std::array<double, kMostVariables>;  // as variable_names(form), the rest 0
 
 struct SurfacePoint {
-  std::array<double, 2> x{};  // as variable_names(form)
+  Place x{};
   double y = 0;
   double weight = 1;  // of its squared residual; kLsq only
   int64_t run = -1;   // points of one run are resampled together; -1: a run of its own
 };
+
+inline constexpr double kSmallestRepeats = 0.05, kLargestRepeats = 1e4;  // bounds of R
 
 struct SurfaceLaw {
   Form form = Form::kChinchilla;

@@ -29,7 +29,7 @@ double covariance_of(const std::vector<double>& a, const std::vector<double>& b)
 
 // Pooled over the places with several points, else of what the law leaves over; nothing where neither is there.
 std::optional<Noise> noise_of(std::span<const SurfacePoint> points, const SurfaceFit& fit) {
-  std::map<std::array<double, 2>, double> number;  // of each place, for an x that seed_noise() can pool by
+  std::map<Place, double> number;  // of each place, for an x that seed_noise() can pool by
   std::vector<Observation> repeats;
   for (const SurfacePoint& p : points) {
     const auto [place, fresh] = number.try_emplace(p.x, static_cast<double>(number.size() + 1));
@@ -69,7 +69,7 @@ std::optional<SurfaceBootstrap> bootstrap_surface(std::span<const SurfacePoint> 
                                                   const BootstrapOptions& options) {
   if (options.resamples < kLeastResamples)
     throw base::UserError("{} bootstrap resamples; expected at least {}", options.resamples, kLeastResamples);
-  std::set<std::array<double, 2>> places;
+  std::set<Place> places;
   for (const SurfacePoint& p : points) places.insert(p.x);
   SurfaceBootstrap result;
   result.level = options.level;

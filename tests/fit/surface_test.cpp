@@ -25,8 +25,21 @@ std::vector<SurfacePoint> on_surface(const SurfaceLaw& law, double sd = 0, uint6
   for (double first : {5e7, 1.5e8, 4e8, 1e9, 3e9, 1e10}) {
     for (double second : {1e9, 4e9, 1.5e10, 6e10, 3e11}) {
       SurfacePoint& p = points.emplace_back();
-      p.x = law.form == Form::kOvertrain ? std::array<double, 2>{6 * first * second, second / first}
-                                         : std::array<double, 2>{first, second};
+      p.x = law.form == Form::kOvertrain ? Place{6 * first * second, second / first} : Place{first, second};
+      p.y = law.at(p.x) * std::exp(sd * random.normal(points.size()));
+    }
+  }
+  return points;
+}
+
+// Each of 30 places with all data distinct, and with every token seen 4 and 40 times.
+std::vector<SurfacePoint> repeated(const SurfaceLaw& law, double sd = 0) {
+  const base::RandomStream random(5, "synthetic repeats");
+  std::vector<SurfacePoint> points;
+  for (const SurfacePoint& fresh : on_surface(kSurface)) {
+    for (const double times : {1.0, 4.0, 40.0}) {
+      SurfacePoint& p = points.emplace_back();
+      p.x = {fresh.x[0], fresh.x[1] * times, fresh.x[1]};
       p.y = law.at(p.x) * std::exp(sd * random.normal(points.size()));
     }
   }
@@ -78,10 +91,32 @@ TEST(Surface, OfOneSizeIsThePowerLaw) {
   }
 }
 
+TEST(Surface, OfRepeatedDataIsRecoveredInBothSpaces) {
+  const SurfaceLaw law{Form::kDataConstrained, {1.87, 521, 1488, 0.353, 0.353, 15.4}};
+  // Data seen once are worth themselves, and no repetition makes them worth more than R times as much again.
+  EXPECT_EQ(law.at(Place{1e9, 2e10, 2e10}), (SurfaceLaw{Form::kChinchilla, {1.87, 521, 1488, 0.353, 0.353}}.at(std::array{1e9, 2e10})));
+  EXPECT_NEAR(law.at(Place{1e9, 1e16, 2e10}), law.at(Place{1e9, 16.4 * 2e10, 16.4 * 2e10}), 1e-12);
+  for (const Space space : {Space::kLinear, Space::kLog})
+    expect_near(fit_surface(repeated(law), {.form = Form::kDataConstrained, .space = space}).law, law, 1e-5);
+}
+
+TEST(Surface, OfDataRepeatedAlikeDoesNotTellR) {
+  std::vector<SurfacePoint> points = on_surface(kSurface);
+  for (const double times : {1.0, 8.0}) {
+    for (SurfacePoint& p : points) p.x[2] = p.x[1] / times;
+    EXPECT_THAT([&] { fit_surface(points, {.form = Form::kDataConstrained}); },
+                ThrowsMessage<base::UserError>(HasSubstr("repeat their data differently often")));
+  }
+  // Repetitions that are worth as much as fresh data: R lies on its bound.
+  for (size_t i = 0; i < points.size(); i += 2) points[i].x[2] = points[i].x[1];
+  EXPECT_EQ(fit_surface(points, {.form = Form::kDataConstrained}).bound, "R = 10000");
+}
+
 // No step of any constant lowers the objective that objective_of() computes by itself.
 TEST(Surface, FitHasNoLowerNeighbour) {
   const std::vector<SurfacePoint> points = on_surface(kSurface, 0.004);
   const SurfaceFit start = fit_surface(points, {.space = Space::kLog});
+  const SurfaceLaw constrained{Form::kDataConstrained, {1.87, 521, 1488, 0.353, 0.353, 15.4}};
   std::vector<SurfaceFit> fits = {fit_surface(points, {}), start};
   for (const Estimator estimator : {Estimator::kHuber, Estimator::kLad})
     fits.push_back(fit_surface_from(points, {Form::kChinchilla, estimator, Space::kLog}, start.minima));
@@ -94,6 +129,16 @@ TEST(Surface, FitHasNoLowerNeighbour) {
         EXPECT_GT(objective_of(moved, points, fit.spec), fit.objective)
             << name(fit.spec.estimator) << " " << constant_names(fit.law.form)[k];
       }
+    }
+  }
+  const std::vector<SurfacePoint> repeats = repeated(constrained, 0.004);
+  const SurfaceFit fit = fit_surface(repeats, {.form = Form::kDataConstrained, .space = Space::kLog});
+  EXPECT_NEAR(fit.law.constant("R") / 15.4, 1, 0.2);
+  for (size_t k = 0; k < fit.law.constants.size(); ++k) {
+    for (const double step : {-1e-5, 1e-5}) {
+      SurfaceLaw moved = fit.law;
+      moved.constants[k] *= 1 + step;
+      EXPECT_GT(objective_of(moved, repeats, fit.spec), fit.objective) << constant_names(fit.law.form)[k];
     }
   }
 }
@@ -170,6 +215,7 @@ TEST(Surface, RefusesWhatDoesNotDetermineIt) {
   refuses(all, {.form = Form::kPower, .given_e = 1.0}, "no E to give");
   refuses(all, {Form::kChinchilla, Estimator::kHuber, Space::kLinear}, "residuals of logarithms");
   refuses(all, {Form::kChinchilla, Estimator::kLsq, Space::kLog}, "no straight line");
+  refuses(all, {Form::kDataConstrained, Estimator::kHuber, Space::kLog}, "not fitted by huber");
   std::vector<SurfacePoint> broken = all;
   broken[3].y = std::nan("");
   refuses(broken, {}, "point 4 has y = nan");

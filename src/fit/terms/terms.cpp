@@ -4,22 +4,31 @@
 
 namespace varscale::fit {
 
-FormShape shape_of(Form form) {
-  switch (form) {
-    case Form::kPower:
-      return {false, 1, {{0, {1, 0}}}};
-    case Form::kPowerE:
-      return {true, 1, {{0, {1, 0}}}};
-    case Form::kChinchilla:
-      return {true, 2, {{0, {1, 0}}, {1, {0, 1}}}};
-    case Form::kOvertrain:  // C^-eta M^eta and C^-eta M^-eta
-      return {true, 1, {{0, {1, -1}}, {0, {1, 1}}}};
-  }
-  return {};
+const FormShape& shape_of(Form form) {
+  static const FormShape kShapes[] = {
+      {false, 1, {{0, {1, 0}}}},               // power
+      {true, 1, {{0, {1, 0}}}},                // power_e
+      {true, 2, {{0, {1, 0}}, {1, {0, 1}}}},   // chinchilla
+      {true, 1, {{0, {1, -1}}, {0, {1, 1}}}},  // overtrain: C^-eta M^eta and C^-eta M^-eta
+      {true, 2, {{0, {1, 0}}, {1, {0, 1}}}, true},
+  };
+  return kShapes[static_cast<size_t>(form)];
 }
 
-Terms::Terms(std::span<const SurfacePoint> points, const SurfaceSpec& spec) : form(spec.form) {
-  const FormShape shape = shape_of(form);
+double effective_data(double seen, double distinct, double repeats) {
+  const double more = seen / distinct - 1;
+  return more <= 0 ? seen : distinct * (1 - repeats * std::expm1(-more / repeats));
+}
+
+double log_slope_of_effective_data(double seen, double distinct, double repeats) {
+  const double share = (seen / distinct - 1) / repeats;
+  if (share <= 0) return 0;
+  return -distinct * (std::expm1(-share) + share * std::exp(-share)) / effective_data(seen, distinct, repeats);
+}
+
+Terms::Terms(std::span<const SurfacePoint> points, const SurfaceSpec& spec, double repeats)
+    : form(spec.form), repeats(repeats) {
+  const FormShape& shape = shape_of(form);
   free_e = shape.has_e && !spec.given_e;
   given_e = spec.given_e.value_or(0);
   exponents = shape.exponents;
@@ -28,9 +37,10 @@ Terms::Terms(std::span<const SurfacePoint> points, const SurfaceSpec& spec) : fo
     std::vector<double>& values = t.emplace_back();
     values.reserve(points.size());
     for (const SurfacePoint& p : points) {
+      const double second = shape.repeats ? effective_data(p.x[1], p.x[2], repeats) : p.x[1];
       double value = 0;
-      for (size_t v = 0; v < 2; ++v)
-        if (term.of_log_x[v] != 0) value += term.of_log_x[v] * std::log(p.x[v]);
+      if (term.of_log_x[0] != 0) value += term.of_log_x[0] * std::log(p.x[0]);
+      if (term.of_log_x[1] != 0) value += term.of_log_x[1] * std::log(second);
       values.push_back(value);
     }
     mean_t.push_back(std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()));
@@ -45,6 +55,7 @@ SurfaceLaw Terms::law(const Constants& constants) const {
   for (size_t j = 0; j < t.size(); ++j)
     law.constants.push_back(constants.c[j] * std::exp(constants.theta[exponent[j]] * mean_t[j]));
   for (int p = 0; p < exponents; ++p) law.constants.push_back(constants.theta[p]);
+  if (shape_of(form).repeats) law.constants.push_back(repeats);
   return law;
 }
 

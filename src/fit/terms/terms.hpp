@@ -24,8 +24,13 @@ struct FormShape {
   bool has_e = true;
   int exponents = 1;
   std::vector<TermShape> terms;
+  bool repeats = false;  // the second variable is made effective by the third, and the last constant is R
 };
-FormShape shape_of(Form form);
+const FormShape& shape_of(Form form);
+
+// Fresh data that are worth as much as `seen` of which `distinct` are distinct.
+double effective_data(double seen, double distinct, double repeats);
+double log_slope_of_effective_data(double seen, double distinct, double repeats);  // d ln D' / d R
 
 // One set of constants, coefficients as of the centred t.
 struct Constants {
@@ -35,7 +40,7 @@ struct Constants {
 };
 
 struct Terms {
-  Terms(std::span<const SurfacePoint> points, const SurfaceSpec& spec);
+  Terms(std::span<const SurfacePoint> points, const SurfaceSpec& spec, double repeats = 0);
 
   Form form;
   bool free_e;     // searched
@@ -45,6 +50,7 @@ struct Terms {
   std::vector<std::vector<double>> t;  // [term][point]
   std::vector<double> mean_t;          // what was taken off
   std::vector<double> y, log_y;
+  double repeats;  // R, where the form has it
 
   size_t size() const noexcept { return y.size(); }
   SurfaceLaw law(const Constants& constants) const;
@@ -62,5 +68,12 @@ std::vector<EndPoint> project(const Terms& terms, Space space);
 std::vector<EndPoint> search_grid(const Terms& terms, Estimator estimator, double delta);
 std::vector<EndPoint> search_from(const Terms& terms, Estimator estimator, double delta,
                                   std::span<const Constants> starts);
+
+// The same of a form with R: at each minimum over R, the best of the others.
+struct EndLaw {
+  SurfaceLaw law;
+  double objective = 0;
+};
+std::vector<EndLaw> project_repeats(std::span<const SurfacePoint> points, const SurfaceSpec& spec);
 
 }  // namespace varscale::fit
