@@ -70,8 +70,8 @@ class WideRows {
   std::array<Row, 2> rows_;
 };
 
-// relu(convolution + bias) in one pass over the result, x and weight channels last: half as long again as
-// convolution and ReLU apart in the plain layout, which oneDNN has to convert on the way in and out.
+// relu(convolution + bias) in one pass over the result; x and weight channels last, for oneDNN would have to convert
+// the plain layout on the way in and out.
 Tensor convolution_relu(const Tensor& x_BCHW, const FoldedConvolution& unit, int64_t stride, at::IntArrayRef padding) {
   if (!at::hasMKLDNN()) return at::conv2d(x_BCHW, unit.weight_OIkk, unit.bias_O, stride, padding).relu_();
   using Op = Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, at::IntArrayRef, at::IntArrayRef,

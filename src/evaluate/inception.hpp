@@ -34,8 +34,8 @@
 namespace varscale::evaluate {
 
 // Bilinear as TensorFlow 1 has it without align_corners: output place i reads from i (in / out), with no half-pixel
-// offset and no antialiasing, the place in float32. x_BCHW float32; the result [B,C,height,width],
-// channels last in memory.
+// offset and no antialiasing, the place in float32. x_BCHW float32; the result [B,C,height,width], channels last
+// in memory.
 Tensor resize_tf1(const Tensor& x_BCHW, int64_t height, int64_t width);
 
 class Inception : public FeatureNetwork {
