@@ -355,6 +355,7 @@ ordered_json fit_json(const Results& results) {
       results.comparison ? comparison_json(*results.comparison) : ordered_json();
   json["learning_rate"] = rates_json(results.rates);
   json["scores"] = results.scores ? scores_json(*results.scores) : ordered_json();
+  json["sensitivity"] = sensitivity_json(results.sensitivity);
   json["notes"] = results.analysis.notes;
   return json;
 }
@@ -364,7 +365,7 @@ void remove_tables(const std::filesystem::path& out) {
   for (const char* figure : kFigures)
     for (const char* end : {".csv", ".png", ".pdf", ".svg"})
       std::filesystem::remove(out / fmt::format("{}{}", figure, end));
-  for (const char* table : {"points.csv", "fits.csv"}) std::filesystem::remove(out / table);
+  for (const char* table : {"points.csv", "fits.csv", "sensitivity.csv"}) std::filesystem::remove(out / table);
 }
 
 void write_tables(const Results& results, const std::filesystem::path& out) {
@@ -378,6 +379,7 @@ void write_tables(const Results& results, const std::filesystem::path& out) {
   write_law(results.analysis, "L(D)", "", out / "law_d.csv");
   write_held_out(results.analysis, out);
   if (results.scores) write_scores_csv(*results.scores, out);
+  if (!results.sensitivity.empty()) write_sensitivity_csv(results.sensitivity, out);
 }
 
 }  // namespace varscale::analysis

@@ -11,11 +11,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "laws.hpp"
 #include "prediction.hpp"
 #include "runs.hpp"
 #include "scores.hpp"
+#include "sensitivity.hpp"
 #include "tuning.hpp"
 
 namespace varscale::analysis {
@@ -32,6 +34,7 @@ struct Results {
   LearningRates rates;
   std::string folder = {};  // of its files below the page; empty: beside it
   std::optional<ScoreTable> scores = {};
+  std::vector<LawSensitivity> sensitivity = {};
 };
 
 nlohmann::ordered_json fit_json(const Results& results);

@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "laws.hpp"
+#include "sensitivity.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -131,6 +132,34 @@ ordered_json bootstrap_json(const PointsResult& result, const PointsRequest& req
   return json;
 }
 
+ordered_json sensitivity_json(const PointsResult& result) {
+  ordered_json json = {{"rows", ordered_json::array()}, {"not_done", ordered_json::array()}};
+  for (const fit::Variant& variant : result.sensitivity.variants) {
+    ordered_json row = {{"group", variant.group}, {"change", variant.change}};
+    for (const std::string_view name : fit::constant_names(variant.fit.spec.form))
+      row["parameters"][std::string(name)] = six_digits(variant.fit.law.constant(name));
+    json["rows"].push_back(std::move(row));
+  }
+  for (const fit::NotVaried& each : result.sensitivity.not_done)
+    json["not_done"].push_back({{"change", each.change}, {"reason", each.reason}});
+  json["disagreements"] = disagreement_sentences(result.disagreements);
+  return json;
+}
+
+// Between which values the exponents lie under other choices.
+std::string sensitivity_words(const PointsResult& result) {
+  std::string text;
+  for (const std::string_view name : fit::exponent_names(result.fit.spec.form)) {
+    const auto value = [name](const fit::Variant& variant) { return variant.fit.law.constant(name); };
+    const auto [least, most] = std::ranges::minmax_element(result.sensitivity.variants, {}, value);
+    text += fmt::format("{} lies between {} ({}) and {} ({}) over {} other choices\n", name, digits(value(*least)), least->change,
+                        digits(value(*most)), most->change, result.sensitivity.variants.size());
+  }
+  for (const std::string& sentence : disagreement_sentences(result.disagreements))
+    text += fmt::format("estimators disagree: {}\n", sentence);
+  return text;
+}
+
 std::string law_line(const PointsResult& result, const PointsRequest& request) {
   const fit::SurfaceLaw& law = result.fit.law;
   const auto of = [&](std::string_view name) { return fmt::format("{:.6g}", law.constant(name)); };
@@ -180,6 +209,13 @@ PointsResult fit_points(const PointTable& table, const PointsRequest& request) {
   result.fitted = static_cast<int64_t>(points.size());
   result.fit = fit::fit_surface(points, request.spec);
   if (request.bootstrap) result.bootstrap = fit::bootstrap_surface(points, result.fit, *request.bootstrap);
+  result.sensitivity = fit::vary(points, result.fit, request.variables);
+  if (result.bootstrap) {
+    std::vector<fit::NamedInterval> intervals;
+    for (const std::string_view name : fit::constant_names(request.spec.form))
+      if (name != "E" || !request.spec.given_e) intervals.push_back({name, result.bootstrap->interval(name)});
+    result.disagreements = fit::disagreements(result.sensitivity, intervals);
+  }
   for (const std::vector<double>& x : request.predictions) result.predictions.push_back(predict_at(result, x));
   if (!table.held_out.empty()) result.held_out = judge(table.held_out, result, request);
   return result;
@@ -212,6 +248,7 @@ ordered_json points_json(const PointsResult& result, const PointsRequest& reques
   json["bound"] = fit.bound.empty() ? ordered_json() : ordered_json(fit.bound);
   json["residuals"] = {
       {"rmse", six_digits(fit.rmse)}, {"r2", six_digits(fit.r2)}, {"max", six_digits(fit.max_residual)}};
+  json["sensitivity"] = sensitivity_json(result);
   json["predictions"] = ordered_json::array();
   for (const Predicted& p : result.predictions) json["predictions"].push_back(predicted_json(p, request));
   json["held_out"] = result.held_out ? held_out_json(*result.held_out, request) : ordered_json();
@@ -250,6 +287,7 @@ std::string points_words(const PointsResult& result, const PointsRequest& reques
   } else if (request.bootstrap) {
     text += "no intervals: there are as many constants as points, and no repeated ones, so nothing tells the noise\n";
   }
+  text += sensitivity_words(result);
   for (const Predicted& p : result.predictions)
     text += fmt::format("predicted at {}: {:.6g}{}\n", place_words(p, request), p.value, interval_words(p.interval));
   if (result.held_out) {

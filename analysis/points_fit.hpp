@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "fit/sensitivity.hpp"
 #include "fit/surface_bootstrap.hpp"
 #include "points_table.hpp"
 
@@ -44,6 +45,8 @@ struct HeldOutRows {
 struct PointsResult {
   fit::SurfaceFit fit;
   std::optional<fit::SurfaceBootstrap> bootstrap;
+  fit::Sensitivity sensitivity;
+  std::vector<fit::Disagreement> disagreements;  // where there are intervals
   int64_t rows = 0, fitted = 0;  // of the file; that were fitted
   std::vector<Predicted> predictions;
   std::optional<HeldOutRows> held_out;

@@ -75,6 +75,7 @@ class Page {
     scores();
     learning_rate();
     residuals();
+    text_ += sensitivity_html(r_.sensitivity);
     if (r_.folder.empty()) text_ += pictures_html(sweep_.folder);
     runs();
     limits();

@@ -127,8 +127,9 @@ std::string whole_sentence(const SweepRuns& sweep, const Analysis& analysis,
   return sentence + ".";
 }
 
-void print_laws(const SweepRuns& sweep, const Analysis& analysis, const LearningRates& rates) {
-  for (const LeftOut& run : sweep.left_out) fmt::print("  {}: {}\n", run.id, run.reason);
+void print_laws(const Results& results) {
+  const Analysis& analysis = results.analysis;
+  for (const LeftOut& run : results.sweep.left_out) fmt::print("  {}: {}\n", run.id, run.reason);
   for (const LawFit& law : analysis.fits) {
     if (law.x_rule == "blocks" || law.x_rule == "paper" || law.metric != Metric::kLossMean)
       continue;
@@ -140,18 +141,22 @@ void print_laws(const SweepRuns& sweep, const Analysis& analysis, const Learning
     fmt::print("   rmse {}{}\n", digits(law.fit.rmse, 2),
                law.caveat.empty() ? "" : "   (" + law.caveat + ")");
   }
+  for (const LawSensitivity& each : results.sensitivity)
+    for (const std::string& sentence : disagreement_sentences(each.disagreements))
+      fmt::print("  estimators disagree on {}: {}\n", each.id(), sentence);
   for (const std::string& note : analysis.notes) fmt::print("  {}\n", note);
-  fmt::print("  {}\n", rates.sentence());
+  fmt::print("  {}\n", results.rates.sentence());
 }
 
 std::string how_many_left_out(const std::vector<LeftOut>& left_out) {
   return left_out.empty() ? "" : fmt::format(", {} left out:", left_out.size());
 }
 
-void print_summary(const SweepRuns& sweep, const Analysis& analysis, const LearningRates& rates) {
+void print_summary(const Results& results) {
+  const SweepRuns& sweep = results.sweep;
   fmt::print("{}: {} finished runs ({}){}\n", sweep.folder.string(), sweep.runs.size(),
              depth_words(depths(sweep.main_runs())), how_many_left_out(sweep.left_out));
-  print_laws(sweep, analysis, rates);
+  print_laws(results);
 }
 
 ExitCode register_only(const Arguments& a) {
@@ -195,7 +200,8 @@ ExitCode fit_one_kind(const Arguments& a, const SweepRuns& sweep, const std::opt
   if (const auto registration = read_registration(a.out))
     comparison = compare(*registration, sweep);
   const Results results{sweep, analysis, a.options, comparison,
-                        whole_sentence(sweep, analysis, comparison), rates, {}, read_score_table(sweep)};
+                        whole_sentence(sweep, analysis, comparison), rates, {}, read_score_table(sweep),
+                        sweep_sensitivity(analysis)};
 
   remove_folders_of_kinds(a.out);
   say_why_no_figures(write_fit(a, results, a.out));
@@ -205,7 +211,7 @@ ExitCode fit_one_kind(const Arguments& a, const SweepRuns& sweep, const std::opt
   if (a.json) {
     fmt::print("{}\n", base::json_text(fit_json(results), 2));
   } else {
-    print_summary(sweep, analysis, rates);
+    print_summary(results);
     fmt::print("report: {}\n{}\n", (a.out / "report.html").string(), results.sentence);
   }
   return ExitCode::kDone;
@@ -279,7 +285,7 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
     if (registered == fitted[i]) comparison = compare(*registration, *fitted[i]);
     const std::string sentence = whole_sentence(*fitted[i], analyses[i], comparison);
     fits.push_back({*fitted[i], analyses[i], a.options, comparison, sentence, rates[i],
-                    std::string(kKindFolder) + fitted[i]->kind, read_score_table(*fitted[i])});
+                    std::string(kKindFolder) + fitted[i]->kind, read_score_table(*fitted[i]), sweep_sensitivity(analyses[i])});
   }
 
   remove_tables(a.out);
@@ -309,7 +315,7 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
   for (size_t i = 0; i < fits.size(); ++i) {
     fmt::print("{}: {}; {} finished runs ({})\n", fitted[i]->kind, kind_words(*fitted[i]), fitted[i]->runs.size(),
                depth_words(depths(fitted[i]->main_runs())));
-    print_laws(*fitted[i], analyses[i], rates[i]);
+    print_laws(fits[i]);
   }
   if (!reasons.empty()) fmt::print("not fitted: {}\n", reasons);
   fmt::print("report: {}\n{}", (a.out / "report.html").string(), laws);

@@ -206,6 +206,13 @@ std::string_view name(Estimator estimator) noexcept {
 std::vector<std::string_view> variable_names(Form form) { return named(form).variables; }
 std::vector<std::string_view> constant_names(Form form) { return named(form).constants; }
 
+std::vector<std::string_view> exponent_names(Form form) {
+  std::vector<std::string_view> names;
+  for (const std::string_view name : constant_names(form))
+    if (name == "alpha" || name == "beta" || name == "eta") names.push_back(name);
+  return names;
+}
+
 int64_t constant_count(const SurfaceSpec& spec) {
   return static_cast<int64_t>(constant_names(spec.form).size()) - (spec.given_e ? 1 : 0);
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <fstream>
+#include <map>
 
 #include "fit/surface.hpp"
 #include "tests/fit/var_fit_program.hpp"
@@ -49,6 +50,17 @@ class VarFitPoints : public VarFit {
   static constexpr const char* kNoisy = "N=Model Size,C=flops,D=C/(6*N),loss=loss,run=id";
   const std::string csv_ = (folder_ / "points.csv").string(), json_ = (folder_ / "fit.json").string();
 };
+
+TEST_F(VarFitPoints, SaysWhatOtherChoicesGive) {
+  ASSERT_EQ(points("--form chinchilla --resamples 100", kNoisy), 0) << err();
+  const nlohmann::ordered_json rows = result().at("sensitivity").at("rows");
+  std::map<std::string, nlohmann::ordered_json> constants;
+  for (const auto& row : rows) constants[row.at("change")] = row.at("parameters");
+  EXPECT_NEAR(constants.at("E 0.1 lower").at("E").get<double>() + 0.1, result().at("parameters").at("E").at("value").get<double>(), 1e-5);
+  for (const char* change : {"lad", "without the largest D", "without the smallest N", "huber, delta 0.01"})
+    EXPECT_TRUE(constants.at(change).at("beta").is_number()) << change;
+  EXPECT_THAT(out(), HasSubstr("alpha lies between "));
+}
 
 TEST_F(VarFitPoints, RecoversTheSurfaceAndWritesItsNumbers) {
   ASSERT_EQ(points("--form chinchilla --resamples 100 --predict N=7e10,D=20*N", kNoisy), 0) << err();

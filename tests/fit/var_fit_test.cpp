@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <map>
 
 #include "tests/fit/var_fit_program.hpp"
 
@@ -64,6 +65,47 @@ TEST_F(VarFit, WritesEveryTableAndASelfContainedPage) {
   EXPECT_THAT(page, HasSubstr("d5, &lt;guided&gt;"));
   EXPECT_THAT(page, HasSubstr("L(N) at fixed data"));
   for (const char* link : {"src=\"http", "href=", "url("}) EXPECT_THAT(page, Not(HasSubstr(link)));
+}
+
+TEST_F(VarFit, SaysHowFarTheExponentMovesUnderOtherChoices) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart(9, 4);
+  sweep.noise_sd = 0;
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const nlohmann::ordered_json all = json().at("sensitivity");
+  ASSERT_EQ(all.size(), 4u);  // L(N) and L(C), mean and tail
+  EXPECT_EQ(all[0].at("law"), "L(N)");
+  std::map<std::string, double> alpha;
+  for (const auto& row : all[0].at("rows")) alpha[row.at("change")] = row.at("alpha");
+  for (const char* same : {"lad", "huber, delta 0.001", "vpnls in log space", "without the largest size"})
+    EXPECT_NEAR(alpha.at(same), 0.185, 1e-5) << same;
+  EXPECT_LT(alpha.at("E 0.1 lower"), 0.16);
+  // 0.1 above E lies above the loss of d9.
+  EXPECT_EQ(all[0].at("not_done").at(0).at("change"), "E 0.1 higher");
+  EXPECT_LT(alpha.at("N blocks"), 0.17);  // without the embeddings the small models are smaller still
+  // The sweep's FLOPs are 6 N D with N total, so that this rule moves nothing.
+  std::map<std::string, double> of_compute;
+  for (const auto& row : all[2].at("rows")) of_compute[row.at("change")] = row.at("alpha");
+  EXPECT_EQ(all[2].at("law"), "L(C)");
+  EXPECT_NEAR(of_compute.at("C = 6 N D, N total"), of_compute.at("vpnls in log space"), 1e-5);
+  EXPECT_NE(of_compute.at("C = 6 N D, N blocks"), of_compute.at("C = 6 N D, N total"));
+  const std::string page = text_of(folder_ / "fit" / "report.html");
+  EXPECT_THAT(page, HasSubstr("What else it could have been"));
+  EXPECT_THAT(text_of(folder_ / "fit" / "sensitivity.csv"), HasSubstr("L(C),loss_tail,counting,\"C = 6 N D, N blocks\""));
+}
+
+TEST_F(VarFit, SaysWhichEstimatorsDisagree) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart(7, 7);
+  sweep.noise_sd = 1e-4;
+  sweep.change = [](const SyntheticRun& run, records::RunTables& tables) {
+    if (run.depth == 5) tables.eval.back().loss_mean += 0.02;  // one size gone wrong, which least squares follow
+  };
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const auto said = json().at("sensitivity")[0].at("disagreements");
+  ASSERT_FALSE(said.empty());
+  EXPECT_THAT(out(), HasSubstr("estimators disagree on L(N) loss_mean: "));
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("Estimators disagree on L(N)"));
 }
 
 TEST_F(VarFit, IsTheSameEveryTime) {

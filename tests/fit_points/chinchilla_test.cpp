@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "fit/sensitivity.hpp"
 #include "fit/surface.hpp"
 #include "fit/surface_bootstrap.hpp"
 
@@ -103,6 +104,24 @@ TEST_F(Chinchilla, LogHuberObjectiveAtPublishedConstants) {
   EXPECT_NEAR(at(6.17795598, 7.64273236, 0.59711196, 0.34781303, 0.36585412), 0.0010186447, 1e-9);
   EXPECT_NEAR(at(6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083), 0.0012311626, 1e-9);
   EXPECT_NEAR(at(std::log(406.4), std::log(410.7), std::log(1.69), 0.34, 0.28), 0.0041210091, 1e-9);
+}
+
+// How far E moves with the highest losses dropped and with the threshold, known to four digits.
+TEST_F(Chinchilla, SensitivityOfE) {
+  const auto e_of = [](const Sensitivity& s, const std::string& change) {
+    const auto found = std::ranges::find(s.variants, change, &Variant::change);
+    return found == s.variants.end() ? 0.0 : found->fit.law.constant("E");
+  };
+  const Sensitivity all = vary(points(rows_), robust(points(rows_), Estimator::kHuber));
+  EXPECT_NEAR(e_of(all, "without the highest value"), 1.8550, 6e-5);
+  EXPECT_NEAR(e_of(all, "without the 3 highest values"), 1.8319, 6e-5);
+  EXPECT_NEAR(e_of(all, "without the 5 highest values"), 1.8172, 6e-5);
+  EXPECT_NEAR(e_of(all, "without the 10 highest values"), 1.8070, 6e-5);
+  const Sensitivity kept = vary(points(kept_), robust(points(kept_), Estimator::kHuber));
+  EXPECT_NEAR(e_of(kept, "huber, delta 0.0001"), 1.8158, 6e-5);
+  EXPECT_NEAR(e_of(kept, "huber, delta 0.01"), 1.8381, 6e-5);
+  EXPECT_NEAR(e_of(kept, "lad"), 1.81686, 2e-5);
+  EXPECT_NEAR(e_of(kept, "vpnls in log space"), 1.8646, 6e-5);  // no threshold at all
 }
 
 // The published constants of arXiv 2404.10102 are the least absolute deviation.
