@@ -3,7 +3,7 @@
     .deps/venv/bin/python analysis/figures.py results/quickstart/fit
 
 Every <name>.csv that is there gives <name>.png, <name>.pdf and <name>.svg: curves, law_n, law_c, law_d,
-residuals, held_out, scores. Nothing but its own CSV goes into a figure.
+residuals, held_out, scores, paper; of two sweeps, compare. Nothing but its own CSV goes into a figure.
 """
 
 import csv
@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator
+from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e8ec"
 LAW, POWER, GIVEN, ACCENT = "#20558a", "#b0703a", "#5f7f3a", "#c0392b"
@@ -253,7 +253,62 @@ def scores(rows):
     return figure
 
 
-FIGURES = [curves, law_n, law_c, law_d, residuals, held_out, scores]
+def paper(rows):
+    panels = [("N", ("loss_mean", "loss_tail")), ("C", ("loss_mean", "loss_tail")),
+              ("N", ("err_mean", "err_tail")), ("C", ("err_mean", "err_tail"))]
+    figure, grid = plt.subplots(2, 2, figsize=(9.6, 7.4))
+    for axes, (size, metrics) in zip(grid.flat, panels):
+        for metric, colour in zip(metrics, (LAW, POWER)):
+            kinds = by([row for row in rows if row["size"] == size and row["metric"] == metric], "kind", "E_rule")
+            rule = next((rule for rule in ("given", "free", "0") if ("point", rule) in kinds), None)
+            if rule is not None:
+                points, law = kinds[("point", rule)], kinds[("law", rule)]
+                axes.plot(column(law, "x"), column(law, "y"), color=colour, lw=1.6)
+                axes.plot(column(points, "x"), column(points, "y"), "o", ms=5, mec="white", mew=0.8, color=colour, zorder=5,
+                          label=TITLES[metric])
+            line = kinds[("paper", "")]
+            x, y, inside = column(line, "x"), column(line, "y"), column(line, "published_range") == 1
+            axes.plot(x, y, color=colour, lw=1.0, ls=(0, (5, 2.5)), alpha=0.35)
+            axes.plot(x[inside], y[inside], color=colour, lw=1.4, ls=(0, (5, 2.5)))
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xscale("log")
+        axes.set_xlabel("parameters N, billions" if size == "N" else "training compute C, PFLOP")
+        axes.set_ylabel("loss − E, nats per token" if metrics[0] == "loss_mean" else UNITS["err_mean"])
+    handles, _ = grid[0][0].get_legend_handles_labels()
+    handles.append(Line2D([], [], color=MUTED, lw=1.4, ls=(0, (5, 2.5)), label="the paper's law"))
+    grid[0][1].legend(handles=handles, loc="best")
+    return figure
+
+
+def compare(rows):
+    laws = sorted({row["law"] for row in rows}, reverse=True)
+    sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
+    figure, grid = plt.subplots(1, len(laws), figsize=(4.8 * len(laws), 3.8), squeeze=False)
+    for axes, law in zip(grid.flat, laws):
+        for sweep, colour in zip(sweeps, (LAW, POWER)):
+            kinds = by([row for row in rows if row["law"] == law and row["sweep"] == sweep], "kind")
+            own, shared, points = kinds[("own",)], kinds[("shared",)], kinds[("point",)]
+            x, low, high = column(own, "x"), column(own, "low"), column(own, "high")
+            axes.plot(x, column(own, "y"), color=colour, lw=1.6, label=sweep)
+            if np.isfinite(low).all():
+                axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+            axes.plot(column(shared, "x"), column(shared, "y"), color=colour, lw=1.1, ls=(0, (4, 2)))
+            axes.plot(column(points, "x"), column(points, "y"), "o", ms=5.5, mec="white", mew=0.8, color=colour, zorder=5)
+        y = column([row for row in rows if row["law"] == law and row["kind"] == "point"], "y")
+        pad = 0.2 * (y.max() - y.min() or 0.01)
+        axes.set_ylim(y.min() - pad, y.max() + pad)
+        log_x(axes, "parameters N (total)" if law == "L(N)" else "training FLOPs C at the end of the run")
+        axes.set_title(law)
+    handles, _ = grid.flat[0].get_legend_handles_labels()
+    handles.append(Line2D([], [], color=MUTED, lw=1.1, ls=(0, (4, 2)), label="one exponent for both"))
+    grid.flat[0].legend(handles=handles, loc="upper right")
+    return figure
+
+
+FIGURES = [curves, law_n, law_c, law_d, residuals, held_out, scores, paper, compare]
 
 
 def main():

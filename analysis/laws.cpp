@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "repetition.hpp"
 #include "tuning.hpp"
 
 namespace varscale::analysis {
@@ -62,6 +63,7 @@ class Analyst {
     fit_size_and_compute(main);
     fit_data();
     hold_out(main);
+    for (std::string& note : repetition_notes(main)) result_.notes.push_back(std::move(note));
     return std::move(result_);
   }
 

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <cstdlib>
 
 #include "base/file.hpp"
 #include "kinds.hpp"
+#include "published.hpp"
+#include "six_digits.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -15,18 +16,6 @@ using nlohmann::ordered_json;
 
 constexpr int kCurvePoints = 80;  // of a drawn law
 constexpr double kMargin = 1.5;   // beyond the fitted sizes, as a factor
-
-ordered_json six(double value) {
-  if (!std::isfinite(value)) return nullptr;
-  return std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr);
-}
-
-ordered_json six(const fit::Interval& interval) {
-  return ordered_json::array({six(interval.low), six(interval.high)});
-}
-ordered_json six(const std::optional<fit::Interval>& interval) {
-  return interval ? six(*interval) : ordered_json();
-}
 
 ordered_json constant(double value, const std::optional<fit::Interval>& interval) {
   ordered_json json = {{"value", six(value)}};
@@ -355,6 +344,7 @@ ordered_json fit_json(const Results& results) {
       results.comparison ? comparison_json(*results.comparison) : ordered_json();
   json["learning_rate"] = rates_json(results.rates);
   json["scores"] = results.scores ? scores_json(*results.scores) : ordered_json();
+  json["beside_the_paper"] = paper_json(results.analysis);
   json["sensitivity"] = sensitivity_json(results.sensitivity);
   json["notes"] = results.analysis.notes;
   return json;
@@ -378,6 +368,7 @@ void write_tables(const Results& results, const std::filesystem::path& out) {
   write_law(results.analysis, "L(C)", "flops", out / "law_c.csv");
   write_law(results.analysis, "L(D)", "", out / "law_d.csv");
   write_held_out(results.analysis, out);
+  write_paper_csv(results.analysis, out);
   if (results.scores) write_scores_csv(*results.scores, out);
   if (!results.sensitivity.empty()) write_sensitivity_csv(results.sensitivity, out);
 }

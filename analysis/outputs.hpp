@@ -23,7 +23,7 @@
 namespace varscale::analysis {
 
 inline constexpr const char* kFigures[] = {"curves", "law_n",     "law_c",
-                                           "law_d",  "residuals", "held_out", "scores"};
+                                           "law_d",  "residuals", "held_out", "scores", "paper"};
 
 struct Results {
   const SweepRuns& sweep;

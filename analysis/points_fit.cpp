@@ -4,23 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
 #include "laws.hpp"
 #include "sensitivity.hpp"
+#include "six_digits.hpp"
 
 namespace varscale::analysis {
 namespace {
 
 using nlohmann::ordered_json;
-
-ordered_json six_digits(double value) {
-  if (!std::isfinite(value)) return nullptr;
-  return std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr);
-}
 
 // What is reported of a law: its constants, and for chinchilla the exponents of N and D at the least loss for compute.
 struct Reported {
@@ -49,9 +44,9 @@ std::vector<Reported> reported(const PointsResult& result) {
 
 ordered_json predicted_json(const Predicted& p, const PointsRequest& request) {
   ordered_json json;
-  for (size_t v = 0; v < request.variables.size(); ++v) json[request.variables[v]] = six_digits(p.x[v]);
-  json["value"] = six_digits(p.value);
-  if (p.interval) json["low"] = six_digits(p.interval->low), json["high"] = six_digits(p.interval->high);
+  for (size_t v = 0; v < request.variables.size(); ++v) json[request.variables[v]] = six(p.x[v]);
+  json["value"] = six(p.value);
+  if (p.interval) json["low"] = six(p.interval->low), json["high"] = six(p.interval->high);
   return json;
 }
 
@@ -91,15 +86,15 @@ HeldOutRows judge(const std::vector<PointRow>& rows, const PointsResult& result,
 
 ordered_json held_out_json(const HeldOutRows& held, const PointsRequest& request) {
   ordered_json json = {{"points", held.rows.size()},
-                       {"mean_relative_error", six_digits(held.mean_relative_error)},
-                       {"max_relative_error", six_digits(held.max_relative_error)},
-                       {"mean_absolute_error", six_digits(held.mean_absolute_error)},
-                       {"r2", six_digits(held.r2)},
+                       {"mean_relative_error", six(held.mean_relative_error)},
+                       {"max_relative_error", six(held.max_relative_error)},
+                       {"mean_absolute_error", six(held.mean_absolute_error)},
+                       {"r2", six(held.r2)},
                        {"rows", ordered_json::array()}};
   for (size_t i = 0; i < held.rows.size(); ++i) {
     ordered_json row = {{"line", held.lines[i]}};
     row.update(predicted_json(held.rows[i], request));
-    row["seen"] = six_digits(held.seen[i]);
+    row["seen"] = six(held.seen[i]);
     json["rows"].push_back(row);
   }
   return json;
@@ -110,7 +105,7 @@ ordered_json covariance_json(const PointsResult& result) {
   for (const std::string_view name : fit::constant_names(result.fit.spec.form)) json["names"].push_back(name);
   for (const std::vector<double>& row : result.bootstrap->spread().covariance) {
     ordered_json values = ordered_json::array();
-    for (const double value : row) values.push_back(six_digits(value));
+    for (const double value : row) values.push_back(six(value));
     json["matrix"].push_back(values);
   }
   return json;
@@ -126,7 +121,7 @@ ordered_json bootstrap_json(const PointsResult& result, const PointsRequest& req
                        {"level", boot.level},
                        {"seed", request.bootstrap->seed}};
   if (boot.noise)
-    json["noise"] = {{"sd", six_digits(boot.noise->sd)},
+    json["noise"] = {{"sd", six(boot.noise->sd)},
                      {"degrees_of_freedom", boot.noise->degrees_of_freedom},
                      {"source", boot.noise->source}};
   return json;
@@ -137,7 +132,7 @@ ordered_json sensitivity_json(const PointsResult& result) {
   for (const fit::Variant& variant : result.sensitivity.variants) {
     ordered_json row = {{"group", variant.group}, {"change", variant.change}};
     for (const std::string_view name : fit::constant_names(variant.fit.spec.form))
-      row["parameters"][std::string(name)] = six_digits(variant.fit.law.constant(name));
+      row["parameters"][std::string(name)] = six(variant.fit.law.constant(name));
     json["rows"].push_back(std::move(row));
   }
   for (const fit::NotVaried& each : result.sensitivity.not_done)
@@ -233,21 +228,21 @@ ordered_json points_json(const PointsResult& result, const PointsRequest& reques
   json["E_rule"] = fit.spec.form == fit::Form::kPower ? "zero" : fit.spec.given_e ? "given" : "free";
   if (fit.spec.given_e) json["E_source"] = request.e_source;
   for (const Reported& one : reported(result)) {
-    ordered_json value = {{"value", six_digits(one.value)}};
+    ordered_json value = {{"value", six(one.value)}};
     if (one.searched && !one.resampled.empty()) {
       const fit::Interval interval = fit::central_interval(one.resampled, result.bootstrap->level);
-      value["se"] = six_digits(fit::deviation(one.resampled));
-      value["low"] = six_digits(interval.low);
-      value["high"] = six_digits(interval.high);
+      value["se"] = six(fit::deviation(one.resampled));
+      value["low"] = six(interval.low);
+      value["high"] = six(interval.high);
     }
     json["parameters"][one.name] = value;
   }
-  json["objective"] = six_digits(fit.objective);
+  json["objective"] = six(fit.objective);
   json["starts"] = fit.starts;
   json["starts_at_best"] = fit.starts_at_best;
   json["bound"] = fit.bound.empty() ? ordered_json() : ordered_json(fit.bound);
   json["residuals"] = {
-      {"rmse", six_digits(fit.rmse)}, {"r2", six_digits(fit.r2)}, {"max", six_digits(fit.max_residual)}};
+      {"rmse", six(fit.rmse)}, {"r2", six(fit.r2)}, {"max", six(fit.max_residual)}};
   json["sensitivity"] = sensitivity_json(result);
   json["predictions"] = ordered_json::array();
   for (const Predicted& p : result.predictions) json["predictions"].push_back(predicted_json(p, request));

@@ -13,6 +13,7 @@
 #include "base/json.hpp"
 #include "base/progress.hpp"
 #include "kinds.hpp"
+#include "published.hpp"
 #include "report_text.hpp"
 
 namespace varscale::analysis {
@@ -76,6 +77,7 @@ class Page {
     learning_rate();
     residuals();
     text_ += sensitivity_html(r_.sensitivity);
+    paper();
     if (r_.folder.empty()) text_ += pictures_html(sweep_.folder);
     runs();
     limits();
@@ -349,12 +351,23 @@ class Page {
     law_table("L(D)", false);
   }
 
-  void scores() {
-    if (!r_.scores) return;
-    // The drawing comes between the words and the table.
+  // A drawing by itself, for a section that has it between its words and its table.
+  std::string drawn(const std::string& name, const std::string& caption) {
     std::string before = std::exchange(text_, {});
-    figure("scores", "Distance of each run's samples from the reference against the training FLOPs of the run.");
-    text_ = std::move(before) + scores_html(*r_.scores, std::exchange(text_, {}));
+    figure(name, caption);
+    return std::exchange(text_, std::move(before));
+  }
+
+  void scores() {
+    if (r_.scores)
+      text_ += scores_html(
+          *r_.scores,
+          drawn("scores", "Distance of each run's samples from the reference against the training FLOPs of the run."));
+  }
+
+  void paper() {
+    text_ += paper_html(analysis_, drawn("paper", "This sweep and the paper's laws, both axes logarithmic. Points and solid lines: "
+                                                  "here; dashed: the paper, faint beyond the sizes it has."));
   }
 
   void learning_rate() {

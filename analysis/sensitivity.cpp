@@ -4,17 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "base/file.hpp"
 #include "report_text.hpp"
+#include "six_digits.hpp"
 
 namespace varscale::analysis {
 namespace {
 
 using nlohmann::ordered_json;
-
-ordered_json six(double value) { return std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr); }
 
 double constant(const fit::SurfaceLaw& law, std::string_view name) {
   return name == "E" && law.form == fit::Form::kPower ? 0 : law.constant(name);

@@ -15,6 +15,7 @@
 #include "base/error.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "compare.hpp"
 #include "figures.hpp"
 #include "kinds.hpp"
 #include "laws.hpp"
@@ -45,7 +46,8 @@ Examples:
   var_fit results/depth --lr-check results/lr_check
   var_fit results/quickstart --register-prediction    before the deepest run is read
   var_fit results/depth --csv tables --json
-  var_fit points FILE.csv --help                     a law through anyone's points (a sweep of that name: ./points)
+  var_fit compare results/depth results/other        what a change of model or data is worth
+  var_fit points FILE.csv --help                     a law through anyone's points (sweeps of these names: ./points, ./compare)
 
 Exit codes: 0 done, 2 bad input, others failure.)";
 
@@ -324,6 +326,7 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
 
 ExitCode run(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "points") return run_points(argc - 1, argv + 1);
+  if (argc > 1 && std::string_view(argv[1]) == "compare") return run_compare(argc - 1, argv + 1);
   Arguments a;
   if (!parse(argc, argv, a)) return ExitCode::kDone;
   if (a.register_only) return register_only(a);

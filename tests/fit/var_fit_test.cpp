@@ -108,6 +108,42 @@ TEST_F(VarFit, SaysWhichEstimatorsDisagree) {
   EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("Estimators disagree on L(N)"));
 }
 
+// Training loss that falls below validation loss towards the end, over `passes` passes.
+void learn_by_heart(const SyntheticRun&, records::RunTables& tables, double passes) {
+  tables.facts["passes"] = passes;
+  const auto last = static_cast<double>(tables.eval.back().step);
+  tables.steps.clear();
+  for (const records::EvalRow& e : tables.eval) {
+    records::StepRow row{};
+    row.segment = 0;
+    for (int64_t k = 6; k >= 0; --k) {
+      row.step = e.step - k;
+      if (row.step < 1 || (!tables.steps.empty() && row.step <= tables.steps.back().step)) continue;
+      row.loss_mean = e.loss_mean - 0.1 * static_cast<double>(e.step) / last;
+      tables.steps.push_back(row);
+    }
+  }
+}
+
+TEST_F(VarFit, SaysThatRunsLearnRepeatedDataByHeart) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart();
+  sweep.change = [](const SyntheticRun& run, records::RunTables& tables) {
+    if (run.depth >= 4) learn_by_heart(run, tables, 12);
+  };
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_THAT(out(), HasSubstr("over the second half of d4-s0, d5-s0 (by up to 0.05"));
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("learn repeated data by heart"));
+}
+
+TEST_F(VarFit, SaysNothingOfRepetitionInASinglePass) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart();
+  sweep.change = [](const SyntheticRun& run, records::RunTables& tables) { learn_by_heart(run, tables, 1); };
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_THAT(out(), Not(HasSubstr("by heart")));
+}
+
 TEST_F(VarFit, IsTheSameEveryTime) {
   SyntheticSweep::quickstart().write(folder_);
   ASSERT_EQ(fit(), 0);
