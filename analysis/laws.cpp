@@ -58,7 +58,7 @@ class Analyst {
   Analysis run() {
     const std::vector<const Run*> main = sweep_.main_runs();
     if (main.empty())
-      throw base::UserError("{}: no finished run of role main", sweep_.folder.string());
+      throw base::UserError("no finished run of role main");
     require_same_data(main);
     fit_size_and_compute(main);
     fit_data();

@@ -63,7 +63,7 @@ Value choice(const std::string& text, const std::map<std::string, Value>& choice
 struct PointsArguments {
   std::filesystem::path file, json;
   std::string form, columns, estimator = "vpnls", space, where, hold_out, e_source;
-  std::vector<std::string> predict;
+  std::vector<std::string> predict, same;
   std::optional<double> e, delta, level;
   std::optional<uint64_t> seed;
   int64_t resamples = 2000;
@@ -79,6 +79,7 @@ bool parse_points(int argc, char** argv, PointsArguments& a) {
   app.add_option("--space", a.space, "of the residuals: linear (default of vpnls) or log (of the others)");
   app.add_option("--where", a.where, "rows to read: comparisons joined by \"and\"");
   app.add_option("--hold-out", a.hold_out, "rows of those to predict instead of fitting them");
+  app.add_option("--same", a.same, "headings whose text must be the same in all rows, as unit,flop_formula,tokenizer")->delimiter(',');
   app.add_option("--predict", a.predict, "a place to predict, as N=70e9,D=20*N; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--e", a.e, "irreducible loss, stated instead of searched");
@@ -190,6 +191,7 @@ ExitCode run_points(int argc, char** argv) {
   Selection selection;
   if (!a.where.empty()) selection.where = Condition::parse(a.where, "--where");
   if (!a.hold_out.empty()) selection.hold_out = Condition::parse(a.hold_out, "--hold-out");
+  selection.same = a.same;
   check_use(columns, needed, selection, request.spec);
   for (const std::string& text : a.predict) request.predictions.push_back(place(text, request.variables));
 

@@ -260,6 +260,33 @@ struct Fields {
   }
 };
 
+// Columns that must have one text in all rows, with where it was first.
+class OneText {
+ public:
+  OneText(const Fields& fields, const std::vector<std::string>& headings) : fields_(fields) {
+    for (const std::string& heading : headings) columns_.push_back({fields.find(heading, " (--same)"), "", 0});
+  }
+
+  void check(const std::vector<std::string>& record, int64_t line) {
+    for (Column& column : columns_) {
+      const std::string text(trimmed(record[column.field]));
+      if (column.line == 0) column.text = text, column.line = line;
+      if (text != column.text)
+        throw UserError("{}:{}: {} is \"{}\", and in line {} \"{}\"; one fit takes one (--same), so fit them apart", fields_.file.string(),
+                        line, fields_.headings[column.field], text, column.line, column.text);
+    }
+  }
+
+ private:
+  struct Column {
+    size_t field;
+    std::string text;
+    int64_t line;
+  };
+  const Fields& fields_;
+  std::vector<Column> columns_;
+};
+
 }  // namespace
 
 PointTable read_points(const std::filesystem::path& file, const Definitions& columns,
@@ -273,6 +300,7 @@ PointTable read_points(const std::filesystem::path& file, const Definitions& col
   for (const Definitions::One& one : columns.all()) fields.want(one);
   fields.want(selection.where, "--where");
   fields.want(selection.hold_out, "--hold-out");
+  OneText one_text(fields, selection.same);
 
   PointTable table;
   while (at < text.size()) {
@@ -287,6 +315,7 @@ PointTable read_points(const std::filesystem::path& file, const Definitions& col
       return condition->holds(fields.evaluate(condition->names(), record, place));
     };
     if (selection.where && !holds(selection.where)) continue;
+    one_text.check(record, here);
     PointRow row{here, fields.evaluate({needed.begin(), needed.end()}, record, place), ""};
     for (const auto& [name, value] : row.values)
       if (!(std::isfinite(value) && value > 0))

@@ -11,7 +11,7 @@
 // File        a line of headings, then rows of as many fields, separated by commas; fields may be quoted, lines may end
 //             with CR, empty lines are skipped.
 // Errors      UserError with file and line: a missing column, a row of another length, a field that is no number, a
-//             needed value that is not finite and positive; for the text of an option: what is not understood in it.
+//             needed value that is not finite and positive, two texts in a column that must have one; for the text of an option: what is not understood in it.
 #pragma once
 
 #include <cstdint>
@@ -82,6 +82,7 @@ struct PointRow {
 struct Selection {
   std::optional<Condition> where = {};     // rows to read
   std::optional<Condition> hold_out = {};  // rows of those to predict instead of fitting them
+  std::vector<std::string> same = {};      // headings whose text must be one in all rows read, such as a unit
 };
 
 struct PointTable {

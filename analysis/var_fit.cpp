@@ -194,8 +194,16 @@ void say_why_no_figures(const std::string& sentence) {
   if (!sentence.empty()) fmt::print(stderr, "var_fit: {}\n", sentence);
 }
 
+Analysis analyse_as(const std::string& what, const SweepRuns& sweep, const Options& options) {
+  try {
+    return analyse(sweep, options);
+  } catch (const UserError& error) {
+    throw UserError("{}: {}", what, error.what());
+  }
+}
+
 ExitCode fit_one_kind(const Arguments& a, const SweepRuns& sweep, const std::optional<SweepRuns>& check) {
-  const Analysis analysis = analyse(sweep, a.options);
+  const Analysis analysis = analyse_as(sweep.folder.string(), sweep, a.options);
   const LearningRates rates = learning_rates(sweep, check);
   base::require_writable_folder(a.out);
   std::optional<Comparison> comparison;
@@ -271,8 +279,8 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
   analyses.reserve(fitted.size());  // results refer to them
   std::vector<LearningRates> rates;
   for (const SweepRuns* kind : fitted) {
+    analyses.push_back(analyse_as("tokens " + kind->kind, *kind, a.options));
     try {
-      analyses.push_back(analyse(*kind, a.options));
       rates.push_back(learning_rates(*kind, check && same_tokenizer(*kind, *check) ? check : std::nullopt));
     } catch (const UserError& error) {
       throw UserError("tokens {}: {}", kind->kind, error.what());
