@@ -67,6 +67,7 @@ struct PointsArguments {
   std::optional<double> e, delta, level;
   std::optional<uint64_t> seed;
   int64_t resamples = 2000;
+  bool profile = false;
 };
 
 bool parse_points(int argc, char** argv, PointsArguments& a) {
@@ -86,7 +87,8 @@ bool parse_points(int argc, char** argv, PointsArguments& a) {
   app.add_option("--e-source", a.e_source, "where the stated E comes from (needed with it)");
   app.add_option("--delta", a.delta, "threshold of huber (default 0.001)");
   app.add_option("--resamples", a.resamples, "bootstrap resamples of whole runs (default 2000); 0: no intervals");
-  app.add_option("--level", a.level, "share of the central intervals (default 0.9)");
+  app.add_flag("--profile", a.profile, "also the profile interval of each constant (estimator vpnls)");
+  app.add_option("--level", a.level, "share of the intervals (default 0.9)");
   app.add_option("--seed", a.seed, "of the bootstrap (default 0)");
   app.add_option("--json", a.json, "write the results to this file");
   return base::parse_command_line(app, argc, argv);
@@ -107,13 +109,18 @@ fit::SurfaceSpec spec_of(const PointsArguments& a) {
   return spec;
 }
 
-std::optional<fit::BootstrapOptions> bootstrap_of(const PointsArguments& a) {
-  if (a.resamples == 0) {
-    if (a.seed || a.level) throw UserError("--seed or --level without resamples has no effect");
-    return std::nullopt;
-  }
+double level_of(const PointsArguments& a) {
   const double level = a.level.value_or(0.9);
   if (!(level > 0 && level < 1)) throw UserError("--level is {:g}; expected a share between 0 and 1", level);
+  return level;
+}
+
+std::optional<fit::BootstrapOptions> bootstrap_of(const PointsArguments& a) {
+  if (a.resamples == 0) {
+    if (a.seed || (a.level && !a.profile)) throw UserError("--seed or --level without resamples has no effect");
+    return std::nullopt;
+  }
+  const double level = level_of(a);
   return fit::BootstrapOptions{.resamples = a.resamples, .seed = a.seed.value_or(0), .level = level};
 }
 
@@ -181,6 +188,9 @@ ExitCode run_points(int argc, char** argv) {
                         .where = a.where,
                         .hold_out = a.hold_out,
                         .bootstrap = bootstrap_of(a)};
+  if (a.profile) request.profile = fit::ProfileOptions{.level = level_of(a)};
+  if (a.profile && request.spec.estimator != fit::Estimator::kVpnls)
+    throw UserError("--profile is of least squares; expected it with --estimator vpnls instead of {}", a.estimator);
   fit::check_spec(request.spec);
   const Definitions columns = Definitions::parse(a.columns, "--columns");
   request.variables = variables_of(request.spec, columns);

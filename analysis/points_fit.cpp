@@ -155,6 +155,28 @@ std::string sensitivity_words(const PointsResult& result) {
   return text;
 }
 
+// An end that is open is null.
+ordered_json end_json(const std::optional<double>& end) { return end ? six(*end) : ordered_json(); }
+
+const fit::ProfileEnds* profile_of(const PointsResult& result, const Reported& one) {
+  return result.profile && one.searched ? &result.profile->of(one.name) : nullptr;
+}
+
+ordered_json profile_json(const PointsResult& result) {
+  if (!result.profile) return nullptr;
+  return {{"level", result.profile->level},
+          {"rise", six(result.profile->rise)},
+          {"noise",
+           {{"sd", six(result.profile->noise.sd)},
+            {"degrees_of_freedom", result.profile->noise.degrees_of_freedom},
+            {"source", result.profile->noise.source}}}};
+}
+
+std::string profile_words(const fit::ProfileEnds& ends) {
+  const auto words = [](const std::optional<double>& end) { return end ? digits(*end, 5) : std::string("unbounded"); };
+  return fmt::format("[{}, {}]", words(ends.low), words(ends.high));
+}
+
 std::string law_line(const PointsResult& result, const PointsRequest& request) {
   const fit::SurfaceLaw& law = result.fit.law;
   const auto of = [&](std::string_view name) { return fmt::format("{:.6g}", law.constant(name)); };
@@ -211,6 +233,7 @@ PointsResult fit_points(const PointTable& table, const PointsRequest& request) {
       if (name != "E" || !request.spec.given_e) intervals.push_back({name, result.bootstrap->interval(name)});
     result.disagreements = fit::disagreements(result.sensitivity, intervals);
   }
+  if (request.profile) result.profile = fit::profile_intervals(points, result.fit, *request.profile);
   for (const std::vector<double>& x : request.predictions) result.predictions.push_back(predict_at(result, x));
   if (!table.held_out.empty()) result.held_out = judge(table.held_out, result, request);
   return result;
@@ -235,6 +258,10 @@ ordered_json points_json(const PointsResult& result, const PointsRequest& reques
       value["low"] = six(interval.low);
       value["high"] = six(interval.high);
     }
+    if (const fit::ProfileEnds* ends = profile_of(result, one)) {
+      value["profile_low"] = end_json(ends->low);
+      value["profile_high"] = end_json(ends->high);
+    }
     json["parameters"][one.name] = value;
   }
   json["objective"] = six(fit.objective);
@@ -248,6 +275,7 @@ ordered_json points_json(const PointsResult& result, const PointsRequest& reques
   for (const Predicted& p : result.predictions) json["predictions"].push_back(predicted_json(p, request));
   json["held_out"] = result.held_out ? held_out_json(*result.held_out, request) : ordered_json();
   json["bootstrap"] = bootstrap_json(result, request);
+  if (request.profile) json["profile"] = profile_json(result);
   json["covariance"] = result.bootstrap ? covariance_json(result) : ordered_json();
   json["data"] = {{"file", request.file}, {"rows", result.rows}, {"fitted", result.fitted}, {"columns", request.columns}};
   if (!request.where.empty()) json["data"]["where"] = request.where;
@@ -268,6 +296,7 @@ std::string points_words(const PointsResult& result, const PointsRequest& reques
       text += fmt::format(" se {:<10} {:g} % interval{}", digits(fit::deviation(one.resampled), 3), 100 * result.bootstrap->level,
                           interval_words(fit::central_interval(one.resampled, result.bootstrap->level)));
     }
+    if (const fit::ProfileEnds* ends = profile_of(result, one)) text += fmt::format(" profile {}", profile_words(*ends));
     text += "\n";
   }
   text += fmt::format("objective {:.6g}, reached from {} of {} starts; residuals: rmse {}, largest {}, R2 {:.6g}\n", fit.objective,
@@ -283,6 +312,12 @@ std::string points_words(const PointsResult& result, const PointsRequest& reques
     text += "no intervals: there are as many constants as points, and no repeated ones, so nothing tells the noise\n";
   }
   text += sensitivity_words(result);
+  if (result.profile)
+    text += fmt::format("profile intervals of {:g} %: the objective rises by {:.6g}, noise {} from {} with {} degrees of freedom\n",
+                        100 * result.profile->level, result.profile->rise, digits(result.profile->noise.sd, 3),
+                        result.profile->noise.source, result.profile->noise.degrees_of_freedom);
+  else if (request.profile)
+    text += "no profile intervals: there are as many constants as points, so nothing tells the noise\n";
   for (const Predicted& p : result.predictions)
     text += fmt::format("predicted at {}: {:.6g}{}\n", place_words(p, request), p.value, interval_words(p.interval));
   if (result.held_out) {

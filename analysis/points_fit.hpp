@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "fit/sensitivity.hpp"
+#include "fit/profile.hpp"
 #include "fit/surface_bootstrap.hpp"
 #include "points_table.hpp"
 
@@ -26,6 +27,7 @@ struct PointsRequest {
   std::vector<std::string> variables = {};            // names of the columns that are the form's variables, in its order
   std::vector<std::vector<double>> predictions = {};  // places, as `variables`
   std::optional<fit::BootstrapOptions> bootstrap;     // nothing: no intervals
+  std::optional<fit::ProfileOptions> profile = {};    // nothing: none of these
 };
 
 struct Predicted {
@@ -47,6 +49,7 @@ struct PointsResult {
   std::optional<fit::SurfaceBootstrap> bootstrap;
   fit::Sensitivity sensitivity;
   std::vector<fit::Disagreement> disagreements;  // where there are intervals
+  std::optional<fit::ProfileIntervals> profile;
   int64_t rows = 0, fitted = 0;  // of the file; that were fitted
   std::vector<Predicted> predictions;
   std::optional<HeldOutRows> held_out;

@@ -127,6 +127,29 @@ TEST_F(VarFitPoints, FitsOneSizeByEveryEstimator) {
   EXPECT_FALSE(result().at("parameters").at("E").contains("se"));
 }
 
+TEST_F(VarFitPoints, AddsProfileIntervals) {
+  ASSERT_EQ(points("--form chinchilla --profile --level 0.95 --resamples 0", kNoisy), 0) << err();
+  const nlohmann::ordered_json json = result();
+  for (const char* name : {"E", "A", "B", "alpha", "beta", "a", "b"}) {
+    const auto& one = json.at("parameters").at(name);
+    EXPECT_LT(one.at("profile_low"), one.at("value")) << name;
+    EXPECT_GT(one.at("profile_high"), one.at("value")) << name;
+    EXPECT_FALSE(one.contains("low"));
+  }
+  EXPECT_EQ(json.at("profile").at("level"), 0.95);
+  EXPECT_EQ(json.at("profile").at("noise").at("degrees_of_freedom"), 20);
+  EXPECT_THAT(out(), HasSubstr("profile intervals of 95 %: the objective rises by"));
+  // One step and then noise: nothing excludes that the power has died out at once.
+  std::ofstream(csv_) << "N,loss\n1e6,4.5\n2e6,4.40\n4e6,4.42\n8e6,4.36\n16e6,4.40\n";
+  ASSERT_EQ(points("--form power_e --profile --resamples 100", "N=N,loss=loss"), 0) << err();
+  EXPECT_TRUE(result().at("parameters").at("alpha").at("profile_high").is_null());
+  EXPECT_TRUE(result().at("parameters").at("alpha").at("high").is_number());
+  EXPECT_THAT(out(), HasSubstr("unbounded]"));
+  // A given E has no interval.
+  ASSERT_EQ(points("--form power_e --profile --resamples 0 --e 4 --e-source test", "N=N,loss=loss"), 0) << err();
+  EXPECT_FALSE(result().at("parameters").at("E").contains("profile_low"));
+}
+
 TEST_F(VarFitPoints, IsTheSameEveryTime) {
   const auto once = [&](const char* seed) {
     EXPECT_EQ(points(std::string("--form chinchilla --resamples 200 --seed ") + seed, kNoisy), 0);
@@ -164,6 +187,8 @@ TEST_F(VarFitPoints, RefusesOptionsThatDoNotFitTogether) {
   EXPECT_THAT(refused("--form power --e 1 --e-source test", "N=Model Size,loss=loss"), HasSubstr("no E to give"));
   EXPECT_THAT(refused("--form chinchilla --e 1", kNoisy), HasSubstr("--e-source"));
   EXPECT_THAT(refused("--form chinchilla --resamples 0 --seed 1", kNoisy), HasSubstr("no effect"));
+  EXPECT_THAT(refused("--form chinchilla --profile --estimator lad", kNoisy), HasSubstr("--estimator vpnls instead of lad"));
+  EXPECT_THAT(refused("--form chinchilla --profile --level 2 --resamples 0", kNoisy), HasSubstr("--level is 2"));
   EXPECT_THAT(refused("--form chinchilla", "N=Model Size,loss=loss"), HasSubstr("D is missing"));
   EXPECT_THAT(refused("--form power_e", "N=Model Size,C=flops,loss=loss"), HasSubstr("one size; expected one of N, D and C"));
   EXPECT_THAT(refused("--form power_e", "N=Model Size,steps=flops,loss=loss"), HasSubstr("steps has no effect"));
