@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "fit/terms/in_parallel.hpp"
-#include "fit/terms/terms.hpp"
+#include "fit/terms/log_law.hpp"
 
 namespace varscale::fit {
 namespace {
@@ -19,120 +19,9 @@ constexpr double kGridExponent[] = {0, 0.5, 1, 1.5, 2};
 constexpr double kGridLogE[] = {-1, -0.5, 0, 0.5, 1};
 constexpr double kGridLogCoefficient[] = {0, 5, 10, 15, 20, 25};
 
-constexpr double kSmallestThreshold = 1e-8;  // of the sum of magnitudes
-constexpr double kFirstThreshold = 1e-3;     // where it begins
-constexpr double kSameEnd = 1e-6;            // two ends whose unknowns are this near are one
+constexpr double kSameEnd = 1e-6;  // two ends whose unknowns are this near are one
 constexpr int kMostBfgsSteps = 1000, kMostNewtonSteps = 300;
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
-
-// Unknowns: ln E (where E is searched), ln c_j, theta.
-using Unknowns = Eigen::Matrix<double, Eigen::Dynamic, 1, 0, kMostConstants, 1>;
-using Square = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, 0, kMostConstants, kMostConstants>;
-
-class LogLaw {
- public:
-  explicit LogLaw(const Terms& terms)
-      : terms_(terms),
-        first_(terms.free_e ? 1 : 0),
-        outer_(first_ + static_cast<int>(terms.t.size())),
-        count_(outer_ + terms.exponents) {}
-
-  int count() const noexcept { return count_; }
-
-  Unknowns unknowns(const Constants& constants) const {
-    const auto log_of = [](double c) { return std::log(std::max(c, 1e-300)); };
-    Unknowns p(count_);
-    if (first_ == 1) p[0] = log_of(constants.E);
-    for (int j = first_; j < outer_; ++j) p[j] = log_of(constants.c[j - first_]);
-    for (int e = outer_; e < count_; ++e) p[e] = constants.theta[e - outer_];
-    return p;
-  }
-  Constants constants(const Unknowns& p) const {
-    Constants constants{.E = first_ == 1 ? std::exp(p[0]) : terms_.given_e};
-    for (int j = first_; j < outer_; ++j) constants.c[j - first_] = std::exp(p[j]);
-    for (int e = outer_; e < count_; ++e) constants.theta[e - outer_] = p[e];
-    return constants;
-  }
-
-  // ln y - ln law at one point; with the share of E and of each term in the law. False where the law is no number.
-  bool residual(const double* p, size_t i, double& r, std::array<double, 1 + kMostTerms>& share) const {
-    double law = terms_.given_e;
-    if (first_ == 1) law = share[0] = std::exp(p[0]);
-    for (int j = first_; j < outer_; ++j) {
-      const int term = j - first_;
-      share[j] = std::exp(p[j] - p[outer_ + terms_.exponent[term]] * terms_.t[term][i]);
-      law += share[j];
-    }
-    if (!(law > 0 && law < 1e300)) return false;
-    for (int j = 0; j < outer_; ++j) share[j] /= law;
-    r = terms_.log_y[i] - std::log(law);
-    return true;
-  }
-
-  // d ln law / d unknowns.
-  void slope(const std::array<double, 1 + kMostTerms>& share, size_t i, double* d) const {
-    for (int e = outer_; e < count_; ++e) d[e] = 0;
-    for (int j = 0; j < outer_; ++j) d[j] = share[j];
-    for (int j = first_; j < outer_; ++j)
-      d[outer_ + terms_.exponent[j - first_]] -= share[j] * terms_.t[j - first_][i];
-  }
-
-  // The sum of Huber losses over `unit`, with derivatives where they are asked for; false as in residual().
-  bool value(const double* p, double delta, double unit, double& sum, double* gradient, Square* hessian) const {
-    sum = 0;
-    if (gradient != nullptr) std::fill(gradient, gradient + count_, 0.0);
-    if (hessian != nullptr) hessian->setZero(count_, count_);
-    std::array<double, 1 + kMostTerms> share{};
-    std::array<double, kMostConstants> d{};
-    for (size_t i = 0; i < terms_.size(); ++i) {
-      double r = 0;
-      if (!residual(p, i, r, share)) return false;
-      const bool near = std::abs(r) <= delta;
-      sum += near ? 0.5 * r * r : delta * (std::abs(r) - 0.5 * delta);
-      if (gradient == nullptr) continue;
-      const double pull = near ? r : std::copysign(delta, r);
-      slope(share, i, d.data());
-      for (int a = 0; a < count_; ++a) gradient[a] -= pull * d[a];
-      if (hessian == nullptr) continue;
-      // The logarithm of a sum of exponentials of linear functions h_j: its second derivative is
-      // sum share_j h_j h_j' - d d'.
-      const double outer_product = (near ? 1 : 0) + pull;
-      for (int a = 0; a < count_; ++a)
-        for (int b = 0; b <= a; ++b) (*hessian)(a, b) += outer_product * d[a] * d[b];
-      for (int j = 0; j < outer_; ++j) {
-        (*hessian)(j, j) -= pull * share[j];
-        if (j < first_) continue;
-        const int e = outer_ + terms_.exponent[j - first_];
-        const double t = terms_.t[j - first_][i];
-        (*hessian)(e, j) += pull * share[j] * t;
-        (*hessian)(e, e) -= pull * share[j] * t * t;
-      }
-    }
-    sum /= unit;
-    if (gradient != nullptr)
-      for (int a = 0; a < count_; ++a) gradient[a] /= unit;
-    if (hessian != nullptr) {
-      *hessian /= unit;
-      for (int a = 0; a < count_; ++a)
-        for (int b = 0; b < a; ++b) (*hessian)(b, a) = (*hessian)(a, b);
-    }
-    return std::isfinite(sum);
-  }
-
-  double magnitudes(const Unknowns& p) const {
-    double sum = 0, r = 0;
-    std::array<double, 1 + kMostTerms> share{};
-    for (size_t i = 0; i < terms_.size(); ++i) {
-      if (!residual(p.data(), i, r, share)) return kInfinite;
-      sum += std::abs(r);
-    }
-    return sum;
-  }
-
- private:
-  const Terms& terms_;
-  int first_, outer_, count_;
-};
 
 // In units of delta^2, as solvers' tolerances ask for an objective near 1: unscaled, BFGS stops early and says
 // that it has converged.
@@ -174,7 +63,26 @@ Unknowns by_bfgs(const LogLaw& law, double delta, Unknowns p) {
   return p;
 }
 
-// The objective, in units of delta^2, at the end.
+std::vector<Constants> grid(const Terms& terms) {
+  std::vector<Constants> starts(1, Constants{.E = terms.given_e});
+  const auto vary = [&starts](std::span<const double> values, auto&& set) {
+    std::vector<Constants> more;
+    for (const Constants& start : starts)
+      for (double value : values) set(more.emplace_back(start), value);
+    starts = std::move(more);
+  };
+  for (int e = 0; e < terms.exponents; ++e)
+    vary(kGridExponent, [e](Constants& start, double value) { start.theta[e] = value; });
+  if (terms.free_e) vary(kGridLogE, [](Constants& start, double value) { start.E = std::exp(value); });
+  for (size_t j = 0; j < terms.t.size(); ++j)
+    vary(kGridLogCoefficient, [j, &terms](Constants& start, double value) {
+      start.c[j] = std::exp(value - start.theta[terms.exponent[j]] * terms.mean_t[j]);
+    });
+  return starts;
+}
+
+}  // namespace
+
 double by_newton(const LogLaw& law, double delta, Unknowns& p) {
   Unknowns gradient(law.count());
   Square hessian(law.count(), law.count());
@@ -210,80 +118,6 @@ double by_newton(const LogLaw& law, double delta, Unknowns& p) {
   }
   return now;
 }
-
-// A least sum of magnitudes meets as many points as it has unknowns. They are those nearest to the law once the
-// threshold is small, but for points whose slopes the nearer ones' make up; the law is then put through them.
-void through_nearest(const Terms& terms, const LogLaw& law, Unknowns& p) {
-  constexpr double kIndependent = 1e-6;
-  const int count = law.count();
-  std::array<double, 1 + kMostTerms> share{};
-  Unknowns slope = Unknowns::Zero(count);
-  std::vector<double> distance(terms.size());
-  for (size_t i = 0; i < terms.size(); ++i) {
-    if (!law.residual(p.data(), i, distance[i], share)) return;
-    distance[i] = std::abs(distance[i]);
-  }
-  std::vector<size_t> order(terms.size()), met;
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return distance[a] < distance[b]; });
-  std::vector<Unknowns> basis;
-  for (const size_t i : order) {
-    double r = 0;
-    law.residual(p.data(), i, r, share);
-    law.slope(share, i, slope.data());
-    const double length = slope.norm();
-    for (const Unknowns& each : basis) slope -= each.dot(slope) * each;
-    if (slope.norm() <= kIndependent * length) continue;
-    basis.push_back(slope.normalized());
-    met.push_back(i);
-    if (static_cast<int>(met.size()) == count) break;
-  }
-  if (static_cast<int>(met.size()) < count) return;
-  Unknowns through = p, left(count);
-  Square slopes(count, count);
-  for (int step = 0; step < 20; ++step) {
-    for (int k = 0; k < count; ++k) {
-      if (!law.residual(through.data(), met[k], left[k], share)) return;
-      law.slope(share, met[k], slope.data());
-      slopes.row(k) = slope.transpose();
-    }
-    const Eigen::FullPivLU<Square> factor(slopes);
-    if (!factor.isInvertible()) return;
-    const Unknowns by = factor.solve(left);
-    if (!(by.norm() < 1e-2)) return;  // not where Newton's method may be trusted
-    through += by;
-    if (by.norm() < 1e-15) break;
-  }
-  if (law.magnitudes(through) <= law.magnitudes(p)) p = through;
-}
-
-// From a minimum at the first threshold to the least sum of magnitudes near it.
-double to_magnitudes(const Terms& terms, const LogLaw& law, Unknowns& p) {
-  for (double threshold = kFirstThreshold; threshold > 0.5 * kSmallestThreshold; threshold /= 10)
-    by_newton(law, threshold, p);
-  through_nearest(terms, law, p);
-  return law.magnitudes(p);
-}
-
-std::vector<Constants> grid(const Terms& terms) {
-  std::vector<Constants> starts(1, Constants{.E = terms.given_e});
-  const auto vary = [&starts](std::span<const double> values, auto&& set) {
-    std::vector<Constants> more;
-    for (const Constants& start : starts)
-      for (double value : values) set(more.emplace_back(start), value);
-    starts = std::move(more);
-  };
-  for (int e = 0; e < terms.exponents; ++e)
-    vary(kGridExponent, [e](Constants& start, double value) { start.theta[e] = value; });
-  if (terms.free_e) vary(kGridLogE, [](Constants& start, double value) { start.E = std::exp(value); });
-  for (size_t j = 0; j < terms.t.size(); ++j)
-    vary(kGridLogCoefficient, [j, &terms](Constants& start, double value) {
-      start.c[j] = std::exp(value - start.theta[terms.exponent[j]] * terms.mean_t[j]);
-    });
-  return starts;
-}
-
-}  // namespace
 
 std::vector<EndPoint> search_grid(const Terms& terms, Estimator estimator, double delta) {
   const LogLaw law(terms);
@@ -323,9 +157,20 @@ std::vector<EndPoint> search_from(const Terms& terms, Estimator estimator, doubl
   const LogLaw law(terms);
   const double threshold = estimator == Estimator::kLad ? kFirstThreshold : delta;
   std::vector<EndPoint> ends;
+  std::vector<Unknowns> places;
   for (const Constants& start : starts) {
     Unknowns p = law.unknowns(start);
-    for (const double wide : {100.0, 10.0}) by_newton(law, wide * threshold, p);  // nearer least squares, smoother
+    by_newton(law, 100 * threshold, p);  // nearer least squares, smoother
+    // Starts that have come together there stay so.
+    const auto same = std::ranges::find_if(
+        places, [&p](const Unknowns& other) { return (p - other).cwiseAbs().maxCoeff() < kSameEnd; });
+    const auto place = same - places.begin();
+    places.push_back(p);
+    if (place < std::ssize(ends)) {
+      ends.push_back(ends[static_cast<size_t>(place)]);
+      continue;
+    }
+    by_newton(law, 10 * threshold, p);
     double objective = by_newton(law, threshold, p) * threshold * threshold;
     if (estimator == Estimator::kLad) objective = to_magnitudes(terms, law, p);
     ends.push_back({law.constants(p), objective});
