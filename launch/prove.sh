@@ -13,6 +13,7 @@
 #   ./launch/prove.sh large-archive      an archive of 12 GB by var_sample, read by numpy and by var_eval's reader; 24 GB of
 #                                        disk, 14 GiB of memory for all of it
 #   ./launch/prove.sh bad-sets           the sentence about each wrong file that var_eval may be given
+#   ./launch/prove.sh coverage           1,000 synthetic sweeps a case: how often 90 % intervals hold the constants of the law
 #   ./launch/prove.sh fuzz               ten minutes of each fuzzer under the address and undefined behaviour sanitizers
 #   ./launch/prove.sh fuzz pth_fuzz      of that one alone
 #   VARSCALE_BIN=build/cuda/bin ./launch/prove.sh restart       the programs of another build
@@ -35,11 +36,13 @@ case $name in
   samples)     command=("$python" tests/programs/sample_many_test.py) needs=$VARSCALE_BIN/var_sample ;;
   large-archive) command=("$python" tests/programs/large_archive_test.py) needs=$VARSCALE_BIN/../tests/npz_rows ;;
   bad-sets)    command=("$python" tests/programs/bad_sets_test.py) needs=$VARSCALE_BIN/var_eval ;;
+  coverage)    command=(env VARSCALE_REPETITIONS=1000 "$VARSCALE_BIN/../tests/fit_coverage_test" --gtest_brief=1)
+               needs=$VARSCALE_BIN/../tests/fit_coverage_test ;;
   sanitizers)  command=(./launch/sanitizers.sh) needs= ;;
   fuzz)        command=(./launch/fuzz.sh 600 "$(date +%s)" "${@:2}") needs= ;;
   *)
     echo "prove.sh: no proof is named '$name'; expected restart, layout, layout-long, slurm, many-runs, samples," \
-      "large-archive, bad-sets, sanitizers or fuzz" >&2
+      "large-archive, bad-sets, coverage, sanitizers or fuzz" >&2
     exit 2
     ;;
 esac
