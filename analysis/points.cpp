@@ -29,7 +29,8 @@ constexpr const char* kAboutPoints =
     "  chinchilla  loss = E + A / N^alpha + B / D^beta\n"
     "  overtrain   loss = E + (a M^eta + b M^-eta) C^-eta       M is tokens per parameter\n"
     "  data_constrained  loss = E + A / N^alpha + B / D'^beta   of D tokens seen U are distinct,\n"
-    "                    D' = U (1 + R (1 - exp(-(D / U - 1) / R)))";
+    "                    D' = U (1 + R (1 - exp(-(D / U - 1) / R)))\n"
+    "  bnsl        loss = E + B x^-c0 (1 + (x / d)^(1/f))^(-c1 f)   a power with one smooth break";
 
 constexpr const char* kPointsExamples = R"(
 Examples:
@@ -44,7 +45,8 @@ const std::map<std::string, fit::Form> kForms = {{"power", fit::Form::kPower},
                                                  {"power_e", fit::Form::kPowerE},
                                                  {"chinchilla", fit::Form::kChinchilla},
                                                  {"overtrain", fit::Form::kOvertrain},
-                                                 {"data_constrained", fit::Form::kDataConstrained}};
+                                                 {"data_constrained", fit::Form::kDataConstrained},
+                                                 {"bnsl", fit::Form::kBnsl}};
 const std::map<std::string, fit::Estimator> kEstimators = {{"vpnls", fit::Estimator::kVpnls},
                                                            {"huber", fit::Estimator::kHuber},
                                                            {"lad", fit::Estimator::kLad},
@@ -74,7 +76,7 @@ bool parse_points(int argc, char** argv, PointsArguments& a) {
   CLI::App app(kAboutPoints, "var_fit points");
   app.footer(kPointsExamples);
   app.add_option("FILE", a.file, "CSV file with a line of headings")->required();
-  app.add_option("--form", a.form, "power, power_e, chinchilla, overtrain or data_constrained")->required();
+  app.add_option("--form", a.form, "power, power_e, chinchilla, overtrain, data_constrained or bnsl")->required();
   app.add_option("--columns", a.columns, "NAME=HEADING or NAME=FORMULA of the form's sizes and loss, also run and weight")->required();
   app.add_option("--estimator", a.estimator, "vpnls (least squares; the default), huber, lad or lsq");
   app.add_option("--space", a.space, "of the residuals: linear (default of vpnls) or log (of the others)");

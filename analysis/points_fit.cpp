@@ -191,6 +191,9 @@ std::string law_line(const PointsResult& result, const PointsRequest& request) {
     case fit::Form::kDataConstrained:
       return fmt::format("{0} + {1} / {2}^{3} + {4} / D'^{5}, D' = {6} (1 + {7} (1 - exp(-({8} / {6} - 1) / {7})))", of("E"), of("A"),
                          x[0], of("alpha"), of("B"), of("beta"), x[2], of("R"), x[1]);
+    case fit::Form::kBnsl:
+      return fmt::format("{} + {} {}^-{} (1 + ({} / {})^(1 / {}))^(-{} {})", of("E"), of("B"), x[0], of("c0"), x[0], of("d"), of("f"), of("c1"),
+                         of("f"));
     case fit::Form::kOvertrain:
       break;
   }

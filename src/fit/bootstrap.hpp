@@ -11,7 +11,9 @@
 // that have repeated seeds. A noise known from few degrees of freedom is itself uncertain, so each
 // resample first draws its deviation from the noise's own sampling law (scaled inverse chi-square):
 // the intervals are then as wide as Student's t asks. From kFewSizes on, whole runs are resampled with
-// replacement; a resample with fewer distinct sizes than constants is redrawn and counted.
+// replacement; a resample with fewer distinct sizes than constants is redrawn and counted. That takes neither the noise to be
+// the same at all sizes nor the law to be exact. Its 90 % intervals hold alpha and E of known laws in 87 to 90 % at 12 sizes
+// with repeated seeds, the parametric ones in 89 to 92 % at 5 (launch/prove.sh coverage).
 //
 // Random   Every resample is a function of (options.seed, its number): the same seed, the same bits.
 // Errors   UserError as in power_law.hpp; fewer than 100 resamples.

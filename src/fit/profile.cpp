@@ -43,6 +43,8 @@ void check(const SurfaceSpec& spec) {
   if (spec.estimator != Estimator::kVpnls)
     throw base::UserError("profile intervals are of least squares; expected the estimator vpnls instead of {}",
                           name(spec.estimator));
+  if (spec.form == Form::kBnsl)
+    throw base::UserError("profile intervals are not computed for the form bnsl; expected another form");
 }
 
 }  // namespace

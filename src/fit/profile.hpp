@@ -14,7 +14,7 @@
 //         has risen so far, or where an exponent or R lies on the bound of its search on the way: such an end would be of
 //         the search, not of the data. All ends are open where a term of the fit has vanished.
 // Noise   Independent and of one size in the fit's space. A given noise is in units of y, or of ln y in log space.
-// Errors  UserError: another estimator than vpnls; a level outside (0, 1).
+// Errors  UserError: another estimator than vpnls; the form bnsl; a level outside (0, 1).
 #pragma once
 
 #include <cstdint>

@@ -10,14 +10,16 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "fit/terms/law_parts.hpp"
+#include "fit/terms/smooth_break.hpp"
 #include "fit/terms/terms.hpp"
 
 namespace varscale::fit {
 namespace {
 
 constexpr double kAtBest = 1e-6;       // relative difference of objectives
-constexpr double kVanished = 1e-8;     // E or a term below this share of the smallest y is on its bound
 constexpr size_t kMostMinima = 4;
+constexpr size_t kFewestBreakSizes = 7;  // more than constants
 constexpr double kWorthKeeping = 1.05;  // minima with an objective beyond this factor are not kept
 
 struct FormName {
@@ -33,6 +35,7 @@ const FormName& named(Form form) {
       {Form::kChinchilla, "chinchilla", {"N", "D"}, {"E", "A", "B", "alpha", "beta"}},
       {Form::kOvertrain, "overtrain", {"C", "M"}, {"E", "a", "b", "eta"}},
       {Form::kDataConstrained, "data_constrained", {"N", "D", "U"}, {"E", "A", "B", "alpha", "beta", "R"}},
+      {Form::kBnsl, "bnsl", {"x"}, {"E", "B", "c0", "c1", "d", "f"}},
   };
   for (const FormName& each : kNames)
     if (each.form == form) return each;
@@ -90,51 +93,6 @@ EndPoint straight_line(std::span<const SurfacePoint> points, const Terms& terms)
     end.objective += points[i].weight * r * r;
   }
   return end;
-}
-
-// E and each term of a law at a place.
-struct Parts {
-  double E = 0;
-  std::array<double, kMostTerms> term{};
-};
-
-Parts parts_of(const SurfaceLaw& law, std::span<const double> x) {
-  const FormShape& shape = shape_of(law.form);
-  const size_t first = shape.has_e ? 1 : 0, count = shape.terms.size(), exponents = first + count;
-  VARSCALE_CHECK(law.constants.size() == exponents + static_cast<size_t>(shape.exponents) + (shape.repeats ? 1 : 0),
-                 "{} constants of {}", law.constants.size(), name(law.form));
-  Parts parts{.E = shape.has_e ? law.constants[0] : 0};
-  std::array<double, 2> log_x{std::log(x[0]), 0};
-  if (x.size() > 1) log_x[1] = std::log(shape.repeats ? effective_data(x[1], x[2], law.constants.back()) : x[1]);
-  for (size_t j = 0; j < count; ++j) {
-    const TermShape& term = shape.terms[j];
-    double t = term.of_log_x[0] * log_x[0];
-    if (term.of_log_x[1] != 0) t += term.of_log_x[1] * log_x[1];
-    parts.term[j] = law.constants[first + j] * std::exp(-law.constants[exponents + static_cast<size_t>(term.exponent)] * t);
-  }
-  return parts;
-}
-
-std::string bound_of(const SurfaceLaw& law, const SurfaceSpec& spec, std::span<const SurfacePoint> points) {
-  const FormShape& shape = shape_of(law.form);
-  const std::vector<std::string_view> names = constant_names(law.form);
-  const size_t first = shape.has_e ? 1 : 0, count = shape.terms.size();
-  double lowest = std::numeric_limits<double>::infinity();
-  std::array<double, kMostTerms> largest{};
-  for (const SurfacePoint& p : points) {
-    lowest = std::min(lowest, p.y);
-    const Parts parts = parts_of(law, p.x);
-    for (size_t j = 0; j < count; ++j) largest[j] = std::max(largest[j], parts.term[j]);
-  }
-  for (size_t j = 0; j < count; ++j)
-    if (largest[j] <= kVanished * lowest) return fmt::format("{} = 0", names[first + j]);
-  for (size_t k = first + count; k < first + count + static_cast<size_t>(shape.exponents); ++k)
-    if (const double theta = law.constants[k]; theta <= kSmallestAlpha || theta >= kLargestAlpha)
-      return fmt::format("{} = {:.6g}", names[k], theta);
-  if (const double r = law.constants.back(); shape.repeats && (r < kSmallestRepeats * 1.000001 || r > kLargestRepeats / 1.000001))
-    return fmt::format("R = {:.6g}", r);
-  if (shape.has_e && !spec.given_e && law.constants[0] <= kVanished * lowest) return "E = 0";
-  return "";
 }
 
 SurfaceFit finish(std::span<const SurfacePoint> points, const SurfaceSpec& spec, std::vector<EndLaw> ends) {
@@ -217,11 +175,6 @@ int64_t constant_count(const SurfaceSpec& spec) {
   return static_cast<int64_t>(constant_names(spec.form).size()) - (spec.given_e ? 1 : 0);
 }
 
-double SurfaceLaw::at(std::span<const double> x) const {
-  const Parts parts = parts_of(*this, x);
-  return parts.E + parts.term[0] + parts.term[1];
-}
-
 double SurfaceLaw::constant(std::string_view wanted) const {
   const std::vector<std::string_view> names = constant_names(form);
   const auto found = std::find(names.begin(), names.end(), wanted);
@@ -262,6 +215,9 @@ std::string too_few(std::span<const SurfacePoint> points, const SurfaceSpec& spe
                        : variables.size() == 2 ? fmt::format("pairs of {} and {}", variables[0], variables[1])
                                                : fmt::format("triples of {}", fmt::join(variables, ", ")),
                        places.size() == 1 ? "is" : "are", places.size());
+  if (spec.form == Form::kBnsl && distinct(points, 0) < kFewestBreakSizes)
+    return fmt::format("the form bnsl needs {} distinct sizes, some before and some beyond its break; there are {}",
+                       kFewestBreakSizes, distinct(points, 0));
   if (variables.size() == 1) return "";
   // A power of one variable beside a free E has three constants, and two where only their level is shared. M enters
   // with both signs of one exponent: two values tell a from b.
@@ -296,8 +252,8 @@ void check_spec(const SurfaceSpec& spec) {
         "the form {}{} is no straight line of logarithms; expected the estimator vpnls, huber or lad, or for lsq the form "
         "power, or power_e with E given",
         name(spec.form), spec.form == Form::kPowerE ? " with E free" : "");
-  if (spec.form == Form::kDataConstrained && spec.estimator != Estimator::kVpnls)
-    throw base::UserError("the form data_constrained is not fitted by {}; expected the estimator vpnls", name(spec.estimator));
+  if ((spec.form == Form::kDataConstrained || spec.form == Form::kBnsl) && spec.estimator != Estimator::kVpnls)
+    throw base::UserError("the form {} is not fitted by {}; expected the estimator vpnls", name(spec.form), name(spec.estimator));
   if (spec.form == Form::kPower && spec.given_e)
     throw base::UserError("the form power has no E to give; expected the form power_e");
   if (!(spec.delta > 0 && std::isfinite(spec.delta)))
@@ -327,6 +283,7 @@ void check_surface(std::span<const SurfacePoint> points, const SurfaceSpec& spec
 SurfaceFit fit_surface(std::span<const SurfacePoint> points, const SurfaceSpec& spec) {
   check_surface(points, spec);
   if (spec.form == Form::kDataConstrained) return finish(points, spec, project_repeats(points, spec));
+  if (spec.form == Form::kBnsl) return finish(points, spec, search_break(points, spec));
   const Terms terms(points, spec);
   switch (spec.estimator) {
     case Estimator::kVpnls:
@@ -343,9 +300,10 @@ SurfaceFit fit_surface(std::span<const SurfacePoint> points, const SurfaceSpec& 
 SurfaceFit fit_surface_from(std::span<const SurfacePoint> points, const SurfaceSpec& spec,
                             std::span<const SurfaceLaw> starts) {
   check_surface(points, spec);
+  VARSCALE_CHECK(!starts.empty(), "a search from no start");
+  if (spec.form == Form::kBnsl) return finish(points, spec, search_break_from(points, spec, starts));
   VARSCALE_CHECK(spec.estimator == Estimator::kHuber || spec.estimator == Estimator::kLad, "{} has no starts",
                  name(spec.estimator));
-  VARSCALE_CHECK(!starts.empty(), "a search from no start");
   const Terms terms(points, spec);
   std::vector<Constants> from;
   for (const SurfaceLaw& law : starts) from.push_back(terms.constants(law));

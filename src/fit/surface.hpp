@@ -13,6 +13,11 @@
 //                        distinct, and D' = U (1 + R (1 - exp(-(D/U - 1) / R))) fresh ones would be worth as much; D' is
 //                        D where nothing is repeated, and no repetition adds more than R U. R is searched outside the
 //                        others, at the roots of the profiled objective's derivative. N is taken as it is. kVpnls only.
+//             bnsl         E + B x^-c0 (1 + (x/d)^(1/f))^(-c1 f)    (x)     arXiv 2210.14891 with one break: slope c0 well before
+//                        d and c0 + c1 well beyond, f is the width of the bend in ln x. d is searched between the second
+//                        smallest and the second largest size, f in 0.02 to 20, and c1 in 0 to 5 (from -5 where E is given:
+//                        what flattens is E's else). First a scan with E and B at their best, then Levenberg and
+//                        Marquardt's method from its best places. kVpnls only.
 // Estimators  kVpnls  least squares. Exponents outside, by a scan of their whole range and Newton's method from every
 //                     minimum of the scan; the linear constants inside, by non-negative least squares (arXiv 2603.22339).
 //                     In log space the inner problem is not linear: there it is solved by Gauss-Newton steps, each a
@@ -44,7 +49,7 @@
 
 namespace varscale::fit {
 
-enum class Form { kPower, kPowerE, kChinchilla, kOvertrain, kDataConstrained };
+enum class Form { kPower, kPowerE, kChinchilla, kOvertrain, kDataConstrained, kBnsl };
 enum class Estimator { kVpnls, kHuber, kLad, kLsq };
 
 std::string_view name(Form form) noexcept;
@@ -96,7 +101,7 @@ struct SurfaceFit {
 };
 
 SurfaceFit fit_surface(std::span<const SurfacePoint> points, const SurfaceSpec& spec);
-// kHuber and kLad from these laws alone, instead of the grid: where the minima are known, as in a bootstrap.
+// kHuber and kLad, or the form bnsl, from these laws alone, instead of the grid: where the minima are known, as in a bootstrap.
 SurfaceFit fit_surface_from(std::span<const SurfacePoint> points, const SurfaceSpec& spec,
                             std::span<const SurfaceLaw> starts);
 

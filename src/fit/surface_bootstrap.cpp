@@ -59,8 +59,10 @@ std::vector<std::vector<size_t>> points_of_runs(std::span<const SurfacePoint> po
 }
 
 SurfaceLaw refit(std::span<const SurfacePoint> resample, const SurfaceFit& fit) {
-  const bool searched = fit.spec.estimator == Estimator::kHuber || fit.spec.estimator == Estimator::kLad;
-  return searched ? fit_surface_from(resample, fit.spec, fit.minima).law : fit_surface(resample, fit.spec).law;
+  const SurfaceSpec& spec = fit.spec;
+  const bool searched =
+      spec.estimator == Estimator::kHuber || spec.estimator == Estimator::kLad || spec.form == Form::kBnsl;
+  return searched ? fit_surface_from(resample, spec, fit.minima).law : fit_surface(resample, spec).law;
 }
 
 }  // namespace

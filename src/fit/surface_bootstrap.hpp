@@ -9,8 +9,7 @@
 // run together; a resample that does not determine the constants is drawn again and counted. Below, every resample
 // draws all points anew around the fitted law with the noise of one run, as in bootstrap.hpp; nothing where no size
 // is repeated and there are no more points than constants, as then nothing tells that noise.
-// Each refit is by the fit's own estimator: vpnls and lsq from nothing, huber and lad from the fit's minima, by Newton's
-// method over a falling threshold.
+// Each refit is by the fit's own estimator: vpnls and lsq from nothing, huber, lad and the form bnsl from the fit's minima.
 //
 // Random   Every resample is a function of (options.seed, its number): the same bits at any number of threads.
 // Errors   UserError: fewer than 100 resamples; runs of which so few determine the constants that drawing them anew

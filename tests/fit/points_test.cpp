@@ -150,6 +150,21 @@ TEST_F(VarFitPoints, AddsProfileIntervals) {
   EXPECT_FALSE(result().at("parameters").at("E").contains("profile_low"));
 }
 
+TEST_F(VarFitPoints, FitsAPowerWithASmoothBreak) {
+  const SurfaceLaw law{Form::kBnsl, {2.0, 40, 0.12, 0.25, 2e7, 0.6}};
+  std::ofstream file(csv_);
+  file << "N,loss\n";
+  for (double n = 1e5; n < 5e9; n *= 2) file << fmt::format("{},{:.17g}\n", n, law.at(std::array{n}));
+  file.close();
+  ASSERT_EQ(points("--form bnsl --resamples 0 --predict N=1e11", "N=N,loss=loss"), 0) << err();
+  for (const char* name : {"E", "B", "c0", "c1", "d", "f"})
+    EXPECT_NEAR(result().at("parameters").at(name).at("value").get<double>() / law.constant(name), 1, 1e-4) << name;
+  EXPECT_NEAR(result().at("predictions").at(0).at("value"), law.at(std::array{1e11}), 1e-5);
+  EXPECT_THAT(out(), HasSubstr("N^-0.12 (1 + (N / 2e+07)^(1 / 0.6))^(-0.25 0.6)"));
+  std::filesystem::remove(json_);
+  EXPECT_THAT(refused("--form bnsl --where 'N < 5e6'", "N=N,loss=loss"), HasSubstr("needs 7 distinct sizes"));
+}
+
 TEST_F(VarFitPoints, IsTheSameEveryTime) {
   const auto once = [&](const char* seed) {
     EXPECT_EQ(points(std::string("--form chinchilla --resamples 200 --seed ") + seed, kNoisy), 0);
@@ -180,7 +195,7 @@ TEST_F(VarFitPoints, RefusesFilesAndRowsWithTheirPlace) {
 }
 
 TEST_F(VarFitPoints, RefusesOptionsThatDoNotFitTogether) {
-  EXPECT_THAT(refused("--form bnls", kNoisy), HasSubstr("--form is bnls; expected one of chinchilla"));
+  EXPECT_THAT(refused("--form bnls", kNoisy), HasSubstr("--form is bnls; expected one of bnsl, chinchilla"));
   EXPECT_THAT(refused("--form chinchilla --estimator lsq", kNoisy), HasSubstr("no straight line"));
   EXPECT_THAT(refused("--form chinchilla --estimator huber --space linear", kNoisy), HasSubstr("log space"));
   EXPECT_THAT(refused("--form chinchilla --delta 0.1", kNoisy), HasSubstr("--delta without --estimator huber"));

@@ -11,21 +11,9 @@
 namespace varscale::fit {
 namespace {
 
-constexpr int kMostHeldSteps = 300;
-constexpr double kNoGain = 1e-14;        // relative: the objective is a minimum
 constexpr double kFarCoefficient = 600;  // of a coefficient's logarithm from the fit; exponents end long before
-using Columns = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, 0, kMostUnbound, kMostUnbound>;
-using Column = Eigen::Matrix<double, Eigen::Dynamic, 1, 0, kMostUnbound, 1>;
 
 }  // namespace
-
-// Of the objective: half the gradient, and its Gauss-Newton matrix.
-struct HeldFit::Derivatives {
-  Column down;  // J' r
-  Columns square;
-  // Constants that follow others when one is held: d p / d unknowns, row by row.
-  Columns follow;
-};
 
 double HeldConstant::of_law(const SurfaceLaw& law) const {
   return kind == Kind::kRatio ? compute_exponent(law) : law.constant(name);
@@ -148,13 +136,13 @@ void HeldFit::hold(const HeldConstant& held, double at, Unbound& p) const {
   }
 }
 
-double HeldFit::objective(const Unbound& p, Derivatives* derivatives) const {
-  if (derivatives != nullptr) {
-    derivatives->down.setZero(count_);
-    derivatives->square.setZero(count_, count_);
+double HeldFit::objective(const Unbound& p, Squares* squares) const {
+  if (squares != nullptr) {
+    squares->down.setZero(count_);
+    squares->square.setZero(count_, count_);
   }
   double sum = 0;
-  Column slope(count_);
+  UnknownVector slope(count_);
   const double r_value = has_repeats_ ? std::exp(p[repeats()]) : 0;
   for (size_t i = 0; i < points_.size(); ++i) {
     double law = p[0];
@@ -177,74 +165,51 @@ double HeldFit::objective(const Unbound& p, Derivatives* derivatives) const {
     const double r = logarithmic ? centred_.log_y[i] - std::log(law) : centred_.y[i] - law;
     if (logarithmic) slope /= law;
     sum += r * r;
-    if (derivatives == nullptr) continue;
-    derivatives->down += r * slope;
-    derivatives->square.noalias() += slope * slope.transpose();
+    if (squares == nullptr) continue;
+    squares->down += r * slope;
+    squares->square.noalias() += slope * slope.transpose();
   }
   return sum;
 }
 
-// Levenberg and Marquardt's method; unknowns on a bound that the step would cross stay there.
 double HeldFit::minimise(const HeldConstant& held, double at, Unbound& p) const {
-  // Which constant is held, and what its unknowns carry with them.
   using Kind = HeldConstant::Kind;
   int fixed = 0;
   if (held.kind == Kind::kCoefficient) fixed = coefficient(held.index);
   if (held.kind == Kind::kExponent) fixed = exponent(held.index);
   if (held.kind == Kind::kRepeats) fixed = repeats();
   if (held.kind == Kind::kRatio) fixed = exponent(1);
-  std::array<double, kMostUnbound> low = low_, high = high_;
+  std::array<double, kMostUnknowns> low = low_, high = high_;
+  low[fixed] = -std::numeric_limits<double>::infinity(), high[fixed] = -low[fixed];  // it follows, or does not move
   if (held.kind == Kind::kRatio) {
     low[exponent(0)] = kSmallestAlpha * std::max(1.0, std::exp(-at));
     high[exponent(0)] = kLargestAlpha * std::min(1.0, std::exp(-at));
   }
-  hold(held, at, p);
-  Derivatives here;
-  double now = objective(p, &here), damping = 1e-4;
-  for (int step = 0; step < kMostHeldSteps; ++step) {
-    here.follow.setIdentity(count_, count_);
-    here.follow(fixed, fixed) = 0;
-    if (held.kind == Kind::kCoefficient)
-      here.follow(fixed, exponent(centred_.exponent[held.index])) = -centred_.mean_t[held.index] * p[fixed];
-    if (held.kind == Kind::kRatio) here.follow(fixed, exponent(0)) = std::exp(at);
-    const Column down = here.follow.transpose() * here.down;
-    const Columns square = here.follow.transpose() * here.square * here.follow;
-    bool moved = false;
-    double gain = 0;
-    for (int attempt = 0; attempt < 40 && !moved; ++attempt) {
-      Columns matrix = square;
-      Column right = down;
-      for (int k = 0; k < count_; ++k) {
-        const bool stays =
-            k == fixed || !(square(k, k) > 0) || (p[k] <= low[k] && down[k] <= 0) || (p[k] >= high[k] && down[k] >= 0);
-        if (stays) {
-          matrix.row(k).setZero(), matrix.col(k).setZero();
-          matrix(k, k) = 1, right[k] = 0;
-        } else {
-          matrix(k, k) *= 1 + damping;
-        }
-      }
-      const Column scale = matrix.diagonal().cwiseSqrt().cwiseInverse();
-      const Column by =
-          scale.cwiseProduct((scale.asDiagonal() * matrix * scale.asDiagonal()).ldlt().solve(scale.cwiseProduct(right).eval()));
-      Unbound trial = p;
-      for (int k = 0; k < count_; ++k)
-        if (k != fixed) trial[k] = std::clamp(p[k] + by[k], low[k], high[k]);
-      hold(held, at, trial);
-      Derivatives there;
-      const double sum = objective(trial, &there);
-      if (sum < now) {
-        gain = now - sum;
-        moved = true;
-        p = trial, now = sum, here = there;
-        damping = damping / 10 < 1e-12 ? 0 : damping / 10;
-      } else {
-        damping = std::max(10 * damping, 1e-10);
-      }
-    }
-    if (!moved || gain <= kNoGain * now) break;
-  }
-  return now;
+  const auto held_at = [&](const UnknownVector& unknowns) {
+    Unbound all{};
+    std::copy(unknowns.begin(), unknowns.end(), all.begin());
+    hold(held, at, all);
+    return all;
+  };
+  UnknownVector unknowns = Eigen::Map<const UnknownVector>(p.data(), count_);
+  const double sum = minimise_within(
+      [&](const UnknownVector& trial, Squares* squares) {
+        const Unbound all = held_at(trial);
+        const double value = objective(all, squares);
+        if (squares == nullptr || !std::isfinite(value)) return value;
+        // The constant that is held moves with the unknowns that it is made of.
+        UnknownMatrix follow = UnknownMatrix::Identity(count_, count_);
+        follow(fixed, fixed) = 0;
+        if (held.kind == Kind::kCoefficient)
+          follow(fixed, exponent(centred_.exponent[held.index])) = -centred_.mean_t[held.index] * all[fixed];
+        if (held.kind == Kind::kRatio) follow(fixed, exponent(0)) = std::exp(at);
+        squares->down = (follow.transpose() * squares->down).eval();
+        squares->square = (follow.transpose() * squares->square * follow).eval();
+        return value;
+      },
+      low, high, unknowns);
+  p = held_at(unknowns);
+  return sum;
 }
 
 }  // namespace varscale::fit

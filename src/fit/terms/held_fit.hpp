@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "fit/surface.hpp"
+#include "fit/terms/bounded_squares.hpp"
 #include "fit/terms/terms.hpp"
 
 namespace varscale::fit {
 
-inline constexpr int kMostUnbound = kMostConstants + 1;
-using Unbound = std::array<double, kMostUnbound>;  // E, c (of the centred t), theta, ln R
+using Unbound = std::array<double, kMostUnknowns>;  // E, c (of the centred t), theta, ln R
 
 // A constant of the law, or a = beta / (alpha + beta), as it is held: by its logarithm, E by itself, a by ln(beta / alpha).
 struct HeldConstant {
@@ -41,9 +41,8 @@ class HeldFit {
   double minimise(const HeldConstant& held, double coordinate, Unbound& p) const;
 
  private:
-  struct Derivatives;
   void hold(const HeldConstant& held, double coordinate, Unbound& p) const;
-  double objective(const Unbound& p, Derivatives* derivatives) const;
+  double objective(const Unbound& p, Squares* squares) const;
   int coefficient(int j) const { return 1 + j; }
   int exponent(int e) const { return 1 + terms_ + e; }
   int repeats() const { return 1 + terms_ + exponents_; }
@@ -54,7 +53,7 @@ class HeldFit {
   bool has_repeats_;
   int terms_, exponents_, count_;
   double largest_ = 0;
-  std::array<double, kMostUnbound> low_{}, high_{};
+  std::array<double, kMostUnknowns> low_{}, high_{};
   Unbound start_{};
 };
 

@@ -10,7 +10,8 @@ const FormShape& shape_of(Form form) {
       {true, 1, {{0, {1, 0}}}},                // power_e
       {true, 2, {{0, {1, 0}}, {1, {0, 1}}}},   // chinchilla
       {true, 1, {{0, {1, -1}}, {0, {1, 1}}}},  // overtrain: C^-eta M^eta and C^-eta M^-eta
-      {true, 2, {{0, {1, 0}}, {1, {0, 1}}}, true},
+      {true, 2, {{0, {1, 0}}, {1, {0, 1}}}, true},  // data_constrained
+      {true, 1, {{0, {1, 0}}}},                     // bnsl without its break, which smooth_break.cpp has
   };
   return kShapes[static_cast<size_t>(form)];
 }
