@@ -110,8 +110,8 @@ def scipy_side(job, path):
         ends, seconds = shared("grid", path, method, starts)
         best = min(ends, key=lambda end: end[0])
         result = {"objective": best[0], "alpha": best[1][3], "beta": best[1][4], "starts": len(ends),
-                  "starts_at_best": sum(end[0] <= best[0] * (1 + 1e-6) for end in ends),
-                  "starts_at_least": sum(end[0] <= near[0] * (1 + 1e-6) for end in ends)}
+                  "starts_at_best": int(sum(end[0] <= best[0] * (1 + 1e-6) for end in ends)),
+                  "starts_at_least": int(sum(end[0] <= near[0] * (1 + 1e-6) for end in ends))}
     print(json.dumps({"seconds": seconds, **result}, default=float))
 
 
@@ -138,7 +138,7 @@ def theirs(job, path):
     return result, result["seconds"], cpu
 
 
-def others_share():
+def busy_seconds():
     """Processor time of the whole machine so far, s."""
     fields = [int(v) for v in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
@@ -150,7 +150,7 @@ def compare(path, rounds):
     print("round | job | var_fit, s | SciPy, s | SciPy / var_fit | processor s: var_fit | SciPy | ratio | by others during both")
     for k in range(1, rounds + 1):
         for job in ("grid", "grid-lbfgsb", "bootstrap"):
-            busy = others_share()
+            busy = busy_seconds()
             grid, grid_s, grid_cpu = ours(program, path, limit, 0)
             used = grid_cpu
             fit, fit_s, fit_cpu = grid, grid_s, grid_cpu
@@ -160,7 +160,7 @@ def compare(path, rounds):
                 fit_s, fit_cpu = fit_s - grid_s, fit_cpu - grid_cpu
             theirs_fit, s, cpu = theirs(job, path)
             print(f"{k} | {job} | {fit_s:.2f} | {s:.2f} | {s / fit_s:.1f} | {fit_cpu:.1f} | {cpu:.1f} | {cpu / fit_cpu:.1f}"
-                  f" | {others_share() - busy - used - cpu:.0f}", flush=True)
+                  f" | {busy_seconds() - busy - used - cpu:.0f}", flush=True)
             if k > 1:
                 continue
             parameters = fit["parameters"]
