@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "fit/sensitivity.hpp"
 #include "fit/profile.hpp"
+#include "fit/sensitivity.hpp"
 #include "fit/surface_bootstrap.hpp"
 #include "points_table.hpp"
 

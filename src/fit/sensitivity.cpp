@@ -62,7 +62,7 @@ class Varying {
       if (own.estimator == Estimator::kVpnls && own.space == space) continue;
       add("estimator", fmt::format("vpnls in {} space", space == Space::kLinear ? "linear" : "log"), points_, spec);
     }
-    if (spec.form == Form::kDataConstrained) return;
+    if (spec.form == Form::kDataConstrained || spec.form == Form::kBnsl) return;  // which have no other estimator
     const std::vector<SurfaceLaw> from = starts();
     spec.space = Space::kLog;
     spec.estimator = Estimator::kHuber;

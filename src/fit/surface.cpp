@@ -167,7 +167,7 @@ std::vector<std::string_view> constant_names(Form form) { return named(form).con
 std::vector<std::string_view> exponent_names(Form form) {
   std::vector<std::string_view> names;
   for (const std::string_view name : constant_names(form))
-    if (name == "alpha" || name == "beta" || name == "eta") names.push_back(name);
+    if (name == "alpha" || name == "beta" || name == "eta" || name == "c0" || name == "c1") names.push_back(name);
   return names;
 }
 

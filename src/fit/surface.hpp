@@ -55,7 +55,7 @@ enum class Estimator { kVpnls, kHuber, kLad, kLsq };
 std::string_view name(Form form) noexcept;
 std::string_view name(Estimator estimator) noexcept;
 std::vector<std::string_view> variable_names(Form form);  // {"x"}, {"N", "D"}, {"C", "M"} or {"N", "D", "U"}
-std::vector<std::string_view> exponent_names(Form form);  // alpha, beta, eta: those of constant_names()
+std::vector<std::string_view> exponent_names(Form form);  // alpha, beta, eta, c0, c1: those of constant_names()
 std::vector<std::string_view> constant_names(Form form);  // E (where the form has it), coefficients, exponents, R
 
 inline constexpr size_t kMostVariables = 3;
