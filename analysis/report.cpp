@@ -19,6 +19,7 @@ std::string body(const Results& results, const std::filesystem::path& out) {
   text += law_section(page);
   text += prediction_section(page);
   text += curves_section(page);
+  text += scales_section(page);
   text += other_laws_section(page);
   text += scores_section(page);
   text += learning_rate_section(page);
@@ -26,9 +27,11 @@ std::string body(const Results& results, const std::filesystem::path& out) {
   text += sensitivity_html(results.sensitivity);
   text += paper_section(page);
   if (results.folder.empty()) text += pictures_html(page.sweep.folder);
+  text += samples_by_depth_section(page);
   text += runs_section(page);
   text += limits_section(page);
   text += definitions_section(page);
+  text += origin_section(page);
   text += files_section(page);
   return text;
 }

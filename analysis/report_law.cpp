@@ -16,11 +16,11 @@ void law_row(Html& html, const LawFit& law, bool headline, bool with_note) {
   std::string e = free ? with_range(law.fit.law.E, boot ? Maybe(boot->E()) : Maybe(), 4)
                        : fmt::format("{} <span class=\"range\">given</span>", digits(law.fit.law.E, 3));
   std::string x = law.law == "L(N)" ? "N " + law.x_rule : law.law == "L(C)" ? "C" : "D, " + law.x_rule.substr(8);
-  html.add(
-      "<tr{}><td class=\"text\">{}</td><td class=\"text\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>{}</tr>",
-      headline ? " class=\"headline\"" : "", escape(words(law.metric)), escape(x), e, coefficient(law.fit.law.B),
-      with_range(law.fit.law.alpha, boot ? Maybe(boot->alpha()) : Maybe(), 3), digits(law.fit.rmse, 2),
-      with_note ? fmt::format("<td class=\"text wrap\">{}</td>", escape(law.caveat)) : "");
+  html.add("<tr{}><td class=\"text\">{}</td><td class=\"text\">{}</td><td>{}</td>{}<td>{}</td><td>{}</td>{}</tr>",
+           headline ? " class=\"headline\"" : "", escape(words(law.metric)), escape(x), e,
+           cell_by(law.fit.law.B, coefficient(law.fit.law.B)),
+           with_range(law.fit.law.alpha, boot ? Maybe(boot->alpha()) : Maybe(), 3), digits(law.fit.rmse, 2),
+           with_note ? fmt::format("<td class=\"text wrap\">{}</td>", escape(law.caveat)) : "");
 }
 
 std::string law_table(const Page& page, const std::string& law, bool errors) {
@@ -30,7 +30,7 @@ std::string law_table(const Page& page, const std::string& law, bool errors) {
     if (fit.law == law && (is_loss(fit.metric) || (errors && fit.x_rule == "total"))) rows.push_back(&fit);
   const bool notes = std::any_of(rows.begin(), rows.end(), [](const LawFit* fit) { return !fit->caveat.empty(); });
   html.add(
-      "<div class=\"scroll\"><table><thead><tr><th class=\"text\">value</th><th "
+      "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th class=\"text\">value</th><th "
       "class=\"text\">against</th><th>E</th><th>B</th><th>α</th><th>rms residual</th>{}</tr></thead><tbody>",
       notes ? "<th class=\"text\">note</th>" : "");
   for (const LawFit* fit : rows) law_row(html, *fit, fit == page.law, notes);

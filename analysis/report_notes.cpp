@@ -38,7 +38,7 @@ std::string limits_section(const Page& page) {
   html.add(
       "<li>One tokenizer and one validation set of {} images: their own sampling errors are shared by all runs and are "
       "not in the intervals.</li>",
-      page.main.front()->val_images);
+      grouped(page.main.front()->val_images));
   for (const std::string& note : page.analysis.notes) html.add("<li>{}</li>", escape(note));
   html.add("</ul>");
   return std::move(html.text);
@@ -81,10 +81,9 @@ std::string files_section(const Page& page) {
   Html html;
   html.add(
       "<footer>{}: <code>fit.json</code> (six digits), <code>points.csv</code>, <code>fits.csv</code>, and each figure "
-      "as PNG, PDF, SVG and CSV. Made by <code>var_fit {}</code> with bootstrap seed {}; the same runs give the same "
-      "numbers.</footer>",
-      page.results.folder.empty() ? "Beside this page" : fmt::format("In <code>{}</code>", escape(page.results.folder)),
-      escape(page.sweep.folder.string()), page.results.options.bootstrap.seed);
+      "as PNG, PDF, SVG and CSV.</footer>",
+      page.results.folder.empty() ? "Beside this page"
+                                  : fmt::format("In <code>{}</code>", escape(page.results.folder)));
   return std::move(html.text);
 }
 

@@ -43,7 +43,8 @@ struct Html {
   }
 };
 
-// A drawing of this fit with its caption, which is HTML; empty where it was not drawn.
+// A drawing of this fit with its caption, which is HTML; empty where it was not drawn. Its colours follow the page, and
+// its marks show their values (sheet.py, report_script.cpp).
 std::string figure_html(const Page& page, const std::string& name, const std::string& caption);
 
 // What frames every page, and the pictures of a sweep folder.
@@ -56,13 +57,16 @@ std::string law_section(const Page& page);
 std::string prediction_section(const Page& page);
 std::string curves_section(const Page& page);
 std::string other_laws_section(const Page& page);
+std::string scales_section(const Page& page);
 std::string scores_section(const Page& page);
 std::string learning_rate_section(const Page& page);
 std::string residuals_section(const Page& page);
 std::string paper_section(const Page& page);
+std::string samples_by_depth_section(const Page& page);
 std::string runs_section(const Page& page);
 std::string limits_section(const Page& page);
 std::string definitions_section(const Page& page);
+std::string origin_section(const Page& page);
 std::string files_section(const Page& page);
 
 // The largest model's gain over the one below it: the registered prediction where there is one, else that of the

@@ -75,7 +75,8 @@ std::string prediction_section(const Page& page) {
                            "The fit on the smaller depths alone, its prediction with the uncertainty of the constants "
                            "and of the runs, and what was seen.");
   html.add(
-      "<div class=\"scroll\"><table><thead><tr><th class=\"text\">value</th><th class=\"text\">against</th><th "
+      "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th class=\"text\">value</th><th "
+      "class=\"text\">against</th><th "
       "class=\"text\">E</th><th>depth</th><th>predicted</th><th>seen</th><th>gain predicted</th><th>gain seen</th><th "
       "class=\"text\">covered</th></tr></thead><tbody>");
   for (const Held& held : page.analysis.held_out) {

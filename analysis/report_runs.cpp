@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/json.hpp"
 #include "base/progress.hpp"
@@ -32,7 +33,8 @@ std::string learning_rate_section(const Page& page) {
   if (rates.findings.empty()) return std::move(html.text);
   const bool checked = rates.state == LearningRates::State::kChecked;
   html.add(
-      "<div class=\"scroll\"><table><thead><tr><th>depth</th><th>images</th><th class=\"text\">rates tried: "
+      "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>depth</th><th>images</th><th "
+      "class=\"text\">rates tried: "
       "loss</th><th>best rate</th><th>loss there</th>{}<th class=\"text\">enclosed</th></tr></thead><tbody>",
       checked ? "<th>over the rule's</th>" : "");
   for (const RateFinding& each : rates.findings) {
@@ -59,18 +61,19 @@ std::string runs_section(const Page& page) {
   Html html;
   html.add("<h2>Table of runs</h2>");
   html.add(
-      "<div class=\"scroll\"><table><thead><tr><th class=\"text\">run</th><th "
-      "class=\"text\">role</th><th>depth</th><th>seed</th><th>N total</th><th>N "
-      "blocks</th><th>images</th><th>passes</th><th>FLOPs</th><th>peak lr</th><th>loss</th><th>tail "
-      "loss</th><th>error</th><th>tail error</th></tr></thead><tbody>");
+      "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th class=\"text\">run</th><th "
+      "class=\"text\">role</th>"
+      "<th>depth</th><th>seed</th><th>N total</th><th>N blocks</th><th>images</th><th>passes</th><th>FLOPs</th>"
+      "<th>peak lr</th><th>loss</th><th>tail loss</th><th>error</th><th>tail error</th></tr></thead><tbody>");
   for (const Run& run : page.sweep.runs)
     html.add(
-        "<tr><td class=\"text\"><code>{}</code></td><td "
-        "class=\"text\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.0f}</td><td>{}</td><td>{}</"
-        "td><td>{:.3g}</td><td>{:.4f}</td><td>{:.4f}</td><td>{:.4f}</td><td>{:.4f}</td></tr>",
+        "<tr><td class=\"text\"><code>{}</code></td><td class=\"text\">{}</td><td>{}</td><td>{}</td>{}{}{}<td>{}</td>{}"
+        "<td>{:.3g}</td><td>{:.4f}</td><td>{:.4f}</td><td>{:.4f}</td><td>{:.4f}</td></tr>",
         escape(run.id), escape(run.role) + (run.interpolated ? "*" : ""), run.depth, run.seed,
-        base::format_count(run.params_total), base::format_count(run.params_blocks), run.final.images,
-        digits(run.passes, 2), scientific(run.final.flops), run.lr, run.final.loss_mean, run.final.loss_tail,
+        cell_by(run.params_total, base::format_count(run.params_total)),
+        cell_by(run.params_blocks, base::format_count(run.params_blocks)),
+        cell_by(run.final.images, grouped(std::llround(run.final.images))), digits(run.passes, 2),
+        cell_by(run.final.flops, scientific(run.final.flops)), run.lr, run.final.loss_mean, run.final.loss_tail,
         run.final.err_mean, run.final.err_tail);
   html.add("</tbody></table></div>\n<p>tail: over the tokens of the last scale.</p>");
   if (std::ranges::any_of(page.sweep.runs, &Run::interpolated))

@@ -15,6 +15,7 @@ inline SyntheticSweep paper_sweep() {
   SyntheticSweep sweep;
   sweep.law_n = {5.0, std::pow(2.5e-9, -0.20), 0.20};
   sweep.noise_sd = 0.003;
+  sweep.first_loss = std::log(4096.0);
   for (int64_t depth = 8; depth <= 30; depth += 2)
     for (int64_t seed = 0; seed < (depth <= 10 ? 3 : 1); ++seed) {
       SyntheticRun run{.depth = depth, .seed = seed, .images = 256233400, .usual_images = 256233400};
@@ -24,22 +25,26 @@ inline SyntheticSweep paper_sweep() {
   sweep.change = [](const SyntheticRun& run, records::RunTables& tables) {
     const PowerLaw law_mean{5.0, std::pow(2.5e-9, -0.20), 0.20}, law_tail{4.5, std::pow(2.0e-9, -0.23), 0.23};
     const double n = run.params_total(), tail_below = law_mean.at(n) - law_tail.at(n);
-    // Losses fall linearly from map to map; the mean over all tokens stays.
-    double tokens = 0, weighted = 0;
-    const auto above_last = [&](size_t scale) { return 1 - static_cast<double>(scale) / (kSides.size() - 1); };
+    // Finer maps have the lower loss and gain more from size; weighted by their tokens they come to the mean.
+    double tokens = 0, mean_place = 0;
     for (size_t k = 0; k < kSides.size(); ++k) {
       const auto own = static_cast<double>(kSides[k] * kSides[k]);
-      tokens += own, weighted += own * above_last(k);
+      tokens += own, mean_place += own * static_cast<double>(k);
     }
+    mean_place /= tokens;
+    const auto error_at = [](double loss) { return 1 - 0.6 * std::exp(-0.4 * (loss - 4)); };
     tables.scales.clear();
     for (records::EvalRow& e : tables.eval) {
       e.loss_tail = e.loss_mean - tail_below;
+      e.err_mean = error_at(e.loss_mean), e.err_tail = error_at(e.loss_tail);
       e.tokens = e.images * tokens;
       e.flops = 6 * n * e.tokens;
       e.val_images = 50000;
       for (size_t k = 0; k < kSides.size(); ++k) {
-        const double loss = e.loss_tail + tail_below * tokens / weighted * above_last(k);
-        tables.scales.push_back({e.step, static_cast<int64_t>(k), loss, 0.93 + 0.12 * (loss - 5.5)});
+        const double off = static_cast<double>(k) - mean_place;
+        const bool last = k + 1 == kSides.size();
+        const double loss = last ? e.loss_tail : 5.0 - 0.12 * off + (1 + 0.1 * off) * (e.loss_mean - 5);
+        tables.scales.push_back({e.step, static_cast<int64_t>(k), loss, error_at(loss)});
       }
     }
     tables.facts["tokens_per_image"] = static_cast<int64_t>(tokens);

@@ -39,6 +39,7 @@ struct SyntheticSweep {
   PowerLaw law_n{4.217, 2.32, 0.185};  // against params_total, at 14,000 images
   double data_exponent = 0.3;          // factor (images / usual images)^-0.3 on what lies above E
   double noise_sd = 0.0025;
+  double first_loss = 5.4;  // before the first step
   // What a rate off the best one costs: curvature ln(rate / best)^2, the best over 6e-3 / depth by depth.
   double curvature = 0;
   std::function<double(int64_t depth)> best_rate = [](int64_t) { return 1.0; };
@@ -100,7 +101,7 @@ struct SyntheticSweep {
       last = step;
       const double images = static_cast<double>(step) * batch;
       const double progress = images / static_cast<double>(run.images);
-      const double loss = final_loss + (5.4 - final_loss) * std::pow(1 + 60 * progress, -0.8) *
+      const double loss = final_loss + (first_loss - final_loss) * std::pow(1 + 60 * progress, -0.8) *
                                            (1 - std::pow(progress, 3));
       const double err = 0.93 + 0.12 * (loss - 4.5);
       const records::EvalRow eval{step,
