@@ -91,13 +91,27 @@ std::string inline_svg(const std::filesystem::path& path, const std::string& id,
       id, escape(label), box, dark, svg);
 }
 
+// Letters, digits and those of `kept` as they are, every other byte as `mark` and two digits: for ids and links.
+std::string encoded(const std::string& text, std::string_view kept, char mark) {
+  std::string result;
+  for (const char c : text) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+    if (plain || kept.find(c) != std::string_view::npos)
+      result += c;
+    else
+      result += fmt::format("{}{:02X}", mark, static_cast<unsigned char>(c));
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string figure_html(const Page& page, const std::string& name, const std::string& caption) {
   const std::filesystem::path wide = page.out / (name + ".svg"), narrow = page.out / (name + "_narrow.svg");
   if (!std::filesystem::exists(wide)) return {};
   const std::string& folder = page.results.folder;
-  const std::string id = fmt::format("f-{}{}", folder.empty() ? "" : folder + "-", name);
+  const std::string id = fmt::format("f-{}{}", folder.empty() ? "" : encoded(folder, "-", '_') + "-", name);
+  const std::string beside = folder.empty() ? "" : encoded(folder, "-._~", '%') + "/";
   const std::string label = fmt::format("Figure {}; its values are in {}.csv", name, name);
   const bool both = std::filesystem::exists(narrow);
   std::string text = "<figure>\n";
@@ -105,7 +119,7 @@ std::string figure_html(const Page& page, const std::string& name, const std::st
   if (both) text += fmt::format("<div class=\"narrow\">{}</div>\n", inline_svg(narrow, id + "-n", label));
   text += fmt::format("<figcaption>{} <span class=\"files\">", caption);
   for (const char* end : {"csv", "svg", "pdf", "png"})
-    text += fmt::format("<a href=\"{0}{1}.{2}\">{3}{2}</a> ", folder.empty() ? "" : folder + "/", name, end,
+    text += fmt::format("<a href=\"{0}{1}.{2}\">{3}{2}</a> ", beside, name, end,
                         std::string_view(end) == "csv" ? name + "." : ".");
   return text + "</span></figcaption></figure>\n";
 }

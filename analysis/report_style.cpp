@@ -50,7 +50,7 @@ figcaption { font-size: 14px; color: var(--muted); margin-top: 8px; max-width: 8
 table { border-collapse: separate; border-spacing: 0; font-size: 13.5px; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: right; font-weight: 600; color: var(--muted); border-bottom: 1px solid var(--rule); padding: 6px 7px;
      vertical-align: bottom; white-space: nowrap; }
-td { text-align: right; padding: 5px 7px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+td { text-align: right; vertical-align: top; padding: 5px 7px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th.text, td.text { text-align: left; }
 td.wrap { white-space: normal; min-width: 16ch; color: var(--muted); }
 tr.headline td { background: var(--row); font-weight: 600; }
@@ -61,6 +61,7 @@ td .range { color: var(--muted); font-weight: 400; }
            margin: 16px 0; max-width: 86ch; }
 .verdict.good { border-color: var(--good); }
 .verdict.bad { border-color: var(--bad); }
+section { border-top: 3px double var(--rule); margin-top: 64px; padding-top: 28px; }
 ul { padding-left: 20px; max-width: 84ch; }
 li { margin: 5px 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 7px 20px; margin: 14px 0; max-width: 96ch; }

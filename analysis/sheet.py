@@ -104,7 +104,7 @@ def _rounded(match):
 
 
 def _laid_out(figure):
-    figure.draw_without_rendering()
+    figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")  # else every file lays it out anew
     return figure
 

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <regex>
 
 #include "tests/fit/var_fit_program.hpp"
 
@@ -142,6 +143,26 @@ TEST_F(VarFit, SaysNothingOfRepetitionInASinglePass) {
   sweep.write(folder_);
   ASSERT_EQ(fit(), 0) << err();
   EXPECT_THAT(out(), Not(HasSubstr("by heart")));
+}
+
+TEST_F(VarFit, SumsUpInTwoSentencesWithNumbers) {
+  const std::string number = "[0-9.]+", range = number + " – " + number;
+  SyntheticSweep::quickstart().write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const std::string page = text_of(folder_ / "fit" / "report.html");
+  // d1 has 73,953 + 40,000 parameters, d5 125 times the first and 5 times the second.
+  EXPECT_THAT(page, HasSubstr("<p class=\"lead\">Over d1-d5, 114.0 k to 9.44 M parameters at 14,000 images each, the validation "
+                              "loss falls as <span class=\"math\">"));
+  const auto has = [&](const std::string& pattern) { return std::regex_search(page, std::regex(pattern)); };
+  EXPECT_TRUE(has("nats per token \\(90 % intervals: exponent " + range + ", irreducible loss " + range + "\\)\\."));
+  EXPECT_TRUE(has("From the smaller depths alone it predicts that d5 gains " + number + " nats over d4 \\(" + range +
+                  "\\); it gained " + number + ", inside the interval\\.</p>"));
+}
+
+TEST_F(VarFit, SaysThatFourSizesAreTooFewForAPrediction) {
+  SyntheticSweep::quickstart(4).write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("4 sizes are too few to test it by a prediction."));
 }
 
 TEST_F(VarFit, SaysWhichTokenMapsGainFromSize) {
