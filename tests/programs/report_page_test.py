@@ -18,7 +18,15 @@ from support import BIN, check, environment, run, scratch
 WIDTHS = [390, 820, 1440]
 FIGURES = ["law_n", "held_out", "curves", "scales", "law_c", "residuals"]
 
-# Runs in a copy of the page, and leaves what it sees in the title. Errors of the page's own script come first.
+# Chromium's windows are at least 500 px wide, so a copy of the page is in a frame. What a script there sees becomes the
+# title of the page around it.
+FRAME = """<!DOCTYPE html>
+<meta name="color-scheme" content="light dark">
+<title>nothing</title>
+<style>body {{ margin: 0 }} iframe {{ border: 0; width: {width}px; height: 1200px }}</style>
+<script>addEventListener("message", (event) => {{ document.title = event.data; }});</script>
+<iframe src="{page}"></iframe>
+"""
 CATCH = "<script>window.faults = []; addEventListener('error', (e) => faults.push(e.message));</script>"
 PROBE = """
 <script>
@@ -34,6 +42,7 @@ seen.figures = svgs.map((svg) => svg.id);
 seen.paper = colour(document.body, "backgroundColor");
 seen.ink = colour(document.body, "color");
 seen.drawing = colour(svgs[0].querySelector("path"), "fill");
+seen.law = colour(svgs[0].querySelector(".mark path"), "stroke");
 seen.outside = svgs.filter((svg) => svg.getBoundingClientRect().right > innerWidth + 1).length;
 
 const tip = document.querySelector(".tip");
@@ -72,14 +81,14 @@ const law = document.querySelector("table"), alpha = [...law.tHead.rows[0].cells
 law.tHead.rows[0].cells[alpha].querySelector("button").click();
 seen.alphas = [...law.tBodies[0].rows].map((row) => Number.parseFloat(row.cells[alpha].textContent));
 seen.unsortable = [...document.querySelectorAll("table")].filter((table) => !table.tHead.querySelector("button")).length;
-document.title = JSON.stringify(seen);
+parent.postMessage(JSON.stringify(seen), "*");
 </script>
 """
 
 
-def chromium(page, width, *more):
+def chromium(page, *more):
     line = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr", "--v=0",
-            "--user-data-dir=profile", f"--window-size={width},1200", *more, page.resolve().as_uri()]
+            "--user-data-dir=profile", "--window-size=1440,1200", *more, page.resolve().as_uri()]
     done = subprocess.run(line, env=environment(), text=True, capture_output=True, timeout=120, check=False)
     check(done.returncode == 0, f"{' '.join(line)}\nended with {done.returncode}\n{done.stderr}")
     said = [entry for entry in done.stderr.splitlines() if "CONSOLE" in entry]
@@ -88,10 +97,14 @@ def chromium(page, width, *more):
 
 
 def probed(page, width, scheme):
-    dom = chromium(page, width, "--dump-dom", f"--blink-settings=preferredColorScheme={['dark', 'light'].index(scheme)}")
+    frame = page.with_name("frame.html")
+    frame.write_text(FRAME.format(width=width, page=page.name))
+    dom = chromium(frame, "--dump-dom", f"--blink-settings=preferredColorScheme={['dark', 'light'].index(scheme)}")
     title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL).group(1)
     check(title.startswith("{"), f"the probe did not end at {width} px: {title}")
-    return json.loads(html.unescape(title))
+    seen = json.loads(html.unescape(title))
+    check(seen["width"] == width, f"the probe saw {seen['width']} px, not {width}")
+    return seen
 
 
 def luminance(colour):
@@ -111,6 +124,7 @@ def check_view(seen, scheme):
     dark = scheme == "dark"
     for what in ("paper", "drawing"):
         check((luminance(seen[what]) < 0.2) == dark, f"{where}: {what} is {seen[what]}")
+    check((luminance(seen["law"]) > 0.5) == dark, f"{where}: the law is drawn in {seen['law']}")
     check((luminance(seen["ink"]) > 0.8) == dark, f"{where}: text is {seen['ink']}")
     for name, text in seen["tips"].items():
         check(re.search(r"\n.*\d", text), f"{where}: {name} shows {text!r}")
@@ -166,7 +180,7 @@ def main():
         check(seen["unsortable"] == 0, f"{seen['unsortable']} tables do not sort")
         check_orders(seen["orders"], points)
         check(len(set(seen["alphas"])) > 2 and seen["alphas"] == sorted(seen["alphas"]), f"α rises as {seen['alphas']}")
-        chromium(page, 1440, "--print-to-pdf=page.pdf", "--blink-settings=preferredColorScheme=0")
+        chromium(page, "--print-to-pdf=page.pdf", "--blink-settings=preferredColorScheme=0")
         check((folder / "page.pdf").stat().st_size > 100_000, "it prints nothing")
     print(f"report page: {len(WIDTHS)} widths, light and dark, values, orders, print; {time.monotonic() - begin:.0f} s")
 
