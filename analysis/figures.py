@@ -335,7 +335,7 @@ def paper(rows):
                 points, law = kinds[("point", rule)], kinds[("law", rule)]
                 axes.plot(column(law, "x"), column(law, "y"), color=colour, lw=1.6)
                 for row in points:
-                    point(axes, float(row["x"]), float(row["y"]), f"{TITLES[metric]}\n{size} {number(row['x'])} · {fixed(row['y'])}",
+                    point(axes, float(row["x"]), float(row["y"]), f"{row['run']}\n{TITLES[metric]} · {size} {number(row['x'])} · {fixed(row['y'])}",
                           color=colour, label=TITLES[metric] if row is points[0] else None, **POINT)
             published = kinds[("paper", "")]
             x, y, inside = column(published, "x"), column(published, "y"), column(published, "published_range") == 1

@@ -81,8 +81,8 @@ pre { font: 13px/1.5 "JetBrains Mono", "DejaVu Sans Mono", Consolas, monospace; 
       padding: 14px 16px; overflow-x: auto; margin: 10px 0; }
 @media screen and (max-width: 900px) { th { white-space: normal; } body { padding-left: 36px; padding-right: 36px; } }
 @media screen and (max-width: 700px) { body { padding: 26px 18px 48px; } h1 { font-size: 23px; } h1 .math { white-space: normal; }
-  th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
-  tr.headline td:first-child { background: var(--row); } .lead { font-size: 16px; } h2 { margin-top: 38px; }
+  .sortable th:first-child, .sortable td:first-child { position: sticky; left: 0; background: var(--paper); }
+  .sortable tr.headline td:first-child { background: var(--row); } .lead { font-size: 16px; } h2 { margin-top: 38px; }
   .tiles { grid-template-columns: 1fr 1fr; gap: 10px; } .tile { padding: 11px 13px 10px; } .tile .value { font-size: 21px; }
   figure .wide { display: none; } figure .narrow { display: block; } figcaption .files { white-space: normal; }
   dl { grid-template-columns: 1fr; gap: 2px; } dd { margin-bottom: 8px; } }
