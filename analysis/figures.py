@@ -2,8 +2,9 @@
 
     .deps/venv/bin/python analysis/figures.py results/quickstart/fit
 
-Every <name>.csv that is there gives <name>.png, <name>.pdf and <name>.svg: curves, law_n, law_c, law_d,
-residuals, held_out, scores, paper; of two sweeps, compare. Nothing but its own CSV goes into a figure.
+Every <name>.csv that is there gives <name>.png, <name>.pdf, <name>.svg and, in one column, <name>_narrow.svg: curves,
+law_n, law_c, law_d, residuals, held_out, scales, scores, paper; of two sweeps, compare. Nothing but its own CSV goes into
+a figure.
 """
 
 import csv
@@ -21,6 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from sheet import line, panels, point, save
+
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e8ec"
 LAW, POWER, GIVEN, ACCENT = "#20558a", "#b0703a", "#5f7f3a", "#c0392b"
 E_STYLES = {"free": ("-", LAW, "E free"), "0": ((0, (5, 3)), POWER, "E = 0"), "given": ((0, (1, 1.5)), GIVEN, "E given")}
@@ -29,6 +32,8 @@ TITLES = {"loss_mean": "loss, all tokens", "loss_tail": "loss, last scale",
           "err_mean": "error rate, all tokens", "err_tail": "error rate, last scale"}
 UNITS = {"loss_mean": "nats per token", "loss_tail": "nats per token", "err_mean": "1 − top-1 accuracy",
          "err_tail": "1 − top-1 accuracy"}
+NAMES = {"loss": "loss", "err": "error rate"}
+POINT = dict(ms=5.5, mec="white", mew=0.8, zorder=5)
 
 plt.rcParams.update({
     "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -62,12 +67,18 @@ def log_x(axes, label):
     axes.set_xlabel(label)
 
 
-def save(figure, folder, name):
-    plt.rcParams["svg.hashsalt"] = name  # the same ids in every run
-    for end in ("png", "pdf", "svg"):
-        metadata = {"CreationDate": None} if end == "pdf" else {"Date": None} if end == "svg" else None
-        figure.savefig(folder / f"{name}.{end}", dpi=170, metadata=metadata)
-    plt.close(figure)
+def number(value):
+    """12,345; 4.67 × 10¹³ where digits would be unreadable."""
+    value = float(value)
+    if 0 < abs(value) < 1e-3 or abs(value) >= 1e7:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def fixed(value):
+    """A loss or an error rate."""
+    return f"{float(value):.4f}"
 
 
 def by(rows, *names):
@@ -79,7 +90,7 @@ def by(rows, *names):
 
 def curves(rows):
     colours = depth_colours(rows)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.0), sharey=True)
+    figure, (left, right) = panels(2, 4.0, sharey=True)
     early = []
     for (run,), group in by(rows, "run").items():
         role, colour = group[0]["role"], colours[int(group[0]["depth"])]
@@ -89,7 +100,10 @@ def curves(rows):
             role, dict(lw=0.9, ls=":", alpha=0.6))
         for axes, x in ((left, images), (right, column(group, "flops"))):
             shown = x > 0
-            axes.plot(x[shown], loss[shown], color=colour, **style)
+            places = [row for row in group if float(row["images"]) > 0]
+            line(axes, x[shown], loss[shown], run,
+                 [f"{number(r['images'])} images · {number(r['flops'])} FLOPs · loss {fixed(r['loss_mean'])}" for r in places],
+                 color=colour, **style)
             axes.plot(x[-1], loss[-1], "o", ms=4, color=colour)
     log_x(left, "training images seen")
     log_x(right, "training FLOPs C")
@@ -110,20 +124,27 @@ def curves(rows):
     return figure
 
 
-def draw_law(axes, rows, colours, legend):
+def law_tip(row, symbol):
+    band = f" [{fixed(row['low'])} – {fixed(row['high'])}]" if row["low"] else ""
+    return f"{symbol} {number(row['x'])} · {fixed(row['y'])}{band}"
+
+
+def draw_law(axes, rows, colours, legend, symbol):
     handles = []
     points = [row for row in rows if row["kind"] == "point"]
     for (e_rule,), group in by([row for row in rows if row["kind"] == "law"], "E_rule").items():
         style, colour, label = E_STYLES[e_rule]
         x, low, high = column(group, "x"), column(group, "low"), column(group, "high")
-        axes.plot(x, column(group, "y"), color=colour, ls=style, lw=1.6 if e_rule == "free" else 1.2)
+        line(axes, x, column(group, "y"), f"law, {label}", [law_tip(row, symbol) for row in group],
+             color=colour, ls=style, lw=1.6 if e_rule == "free" else 1.2)
         handles.append(Line2D([], [], color=colour, ls=style, label=label))
         if e_rule == "free" and np.isfinite(low).all():
             axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
             handles.append(Patch(color=colour, alpha=0.2, lw=0, label="90 % band, E free"))
     for row in points:
-        axes.plot(float(row["x"]), float(row["y"]), "o", ms=5.5, mec="white", mew=0.8,
-                  color=colours[int(row["depth"])], zorder=5)
+        point(axes, float(row["x"]), float(row["y"]),
+              f"{row['run']}\n{symbol} {number(row['x'])} · {TITLES[row['metric']].split(',')[0]} {fixed(row['y'])}",
+              color=colours[int(row["depth"])], **POINT)
     y = column(points, "y")
     pad = 0.18 * (y.max() - y.min() or 0.01)
     axes.set_ylim(y.min() - 1.6 * pad, y.max() + 1.6 * pad)
@@ -136,19 +157,27 @@ def label_depths(axes, rows, colours):
     for row in rows:
         if row["kind"] in ("point", "fitted", "seen"):
             seen.setdefault(int(row["depth"]), []).append((float(row["x"]), float(row["y"])))
+    # From the largest down, those that would lie on one another are left out.
+    span = np.ptp(np.log10([float(row["x"]) for row in rows])) or 1
+    kept = []
+    for depth in sorted(seen, reverse=True):
+        place = np.log10(seen[depth][0][0])
+        if all(abs(place - other) > 0.07 * span for other in kept):
+            kept.append(place)
+        else:
+            del seen[depth]
     for depth, places in seen.items():
         x, y = places[0][0], min(place[1] for place in places)
         axes.annotate(f"d{depth}", (x, y), xytext=(-3, -7), textcoords="offset points", fontsize=8,
                       ha="right", va="top", color=colours[depth])
 
 
-def law_by_metric(rows, metrics, x_label):
+def law_by_metric(rows, metrics, x_label, symbol):
     colours = depth_colours(rows)
-    lines = len(metrics) // 2
-    figure, grid = plt.subplots(lines, 2, figsize=(9.6, 3.7 * lines), squeeze=False)
-    for axes, metric in zip(grid.flat, metrics):
+    figure, grid = panels(len(metrics), 3.7)
+    for axes, metric in zip(grid, metrics):
         chosen = [row for row in rows if row["metric"] == metric]
-        draw_law(axes, chosen, colours, legend=axes is grid.flat[0])
+        draw_law(axes, chosen, colours, axes is grid[0], symbol)
         label_depths(axes, chosen, colours)
         log_x(axes, x_label)
         axes.set_ylabel(UNITS[metric])
@@ -157,59 +186,60 @@ def law_by_metric(rows, metrics, x_label):
 
 
 def law_n(rows):
-    return law_by_metric(rows, ["loss_mean", "loss_tail", "err_mean", "err_tail"], "parameters N (total)")
+    return law_by_metric(rows, ["loss_mean", "loss_tail", "err_mean", "err_tail"], "parameters N (total)", "N")
 
 
 def law_c(rows):
-    return law_by_metric(rows, ["loss_mean", "loss_tail"], "training FLOPs C at the end of the run")
+    return law_by_metric(rows, ["loss_mean", "loss_tail"], "training FLOPs C at the end of the run", "C")
 
 
 def law_d(rows):
     rules = sorted({row["x_rule"] for row in rows})
-    figure, grid = plt.subplots(len(rules), 2, figsize=(9.6, 3.7 * len(rules)), squeeze=False)
-    for line, rule in zip(grid, rules):
-        for axes, metric in zip(line, ("loss_mean", "loss_tail")):
-            chosen = [row for row in rows if row["metric"] == metric and row["x_rule"] == rule]
-            draw_law(axes, chosen, depth_colours(chosen), legend=axes is grid.flat[0])
-            log_x(axes, "training images seen D")
-            axes.set_ylabel(UNITS[metric])
-            axes.set_title(f"{TITLES[metric]}, {rule.split(', ')[-1]}")
+    shown = [(rule, metric) for rule in rules for metric in ("loss_mean", "loss_tail")]
+    figure, grid = panels(len(shown), 3.7)
+    for axes, (rule, metric) in zip(grid, shown):
+        chosen = [row for row in rows if row["metric"] == metric and row["x_rule"] == rule]
+        draw_law(axes, chosen, depth_colours(chosen), axes is grid[0], "D")
+        log_x(axes, "training images seen D")
+        axes.set_ylabel(UNITS[metric])
+        axes.set_title(f"{TITLES[metric]}, {rule.split(', ')[-1]}")
     return figure
 
 
 def residuals(rows):
     colours = depth_colours(rows)
-    panels = by([row for row in rows if row["metric"] == "loss_mean"], "E_rule")
-    figure, grid = plt.subplots(1, len(panels), figsize=(9.6, 3.2), sharey=True, squeeze=False)
-    for axes, ((e_rule,), group) in zip(grid.flat, panels.items()):
+    forms = by([row for row in rows if row["metric"] == "loss_mean"], "E_rule")
+    figure, grid = panels(len(forms), 3.2, columns=3, sharey=True)
+    for axes, ((e_rule,), group) in zip(grid, forms.items()):
         noise = column(group, "noise_sd")[0]
         axes.axhline(0, color=MUTED, lw=0.8)
         if np.isfinite(noise):
             axes.axhspan(-1e3 * noise, 1e3 * noise, color=LAW, alpha=0.10, lw=0, label="± noise of one run")
         for row in group:
-            axes.plot(float(row["x"]), 1e3 * float(row["residual"]), "o", ms=5.5, mec="white", mew=0.8,
-                      color=colours[int(row["depth"])], zorder=5)
+            point(axes, float(row["x"]), 1e3 * float(row["residual"]),
+                  f"{row['run']}\nobserved − law {1e3 * float(row['residual']):+.2f} millinats",
+                  color=colours[int(row["depth"])], **POINT)
         log_x(axes, "parameters N (total)")
         axes.set_title(E_STYLES[e_rule][2])
         axes.margins(x=0.12, y=0.2)
-    grid.flat[0].set_ylabel("observed − law, millinats")
+    grid[0].set_ylabel("observed − law, millinats")
     if np.isfinite(column(rows, "noise_sd")[0]):
-        grid.flat[0].legend(loc="best")
+        grid[0].legend(loc="best")
     return figure
 
 
 def held_out(rows):
     colours = depth_colours(rows)
     metrics = [metric for metric in ("loss_mean", "loss_tail") if any(row["metric"] == metric for row in rows)]
-    figure, grid = plt.subplots(1, len(metrics), figsize=(4.8 * len(metrics), 3.8), squeeze=False)
-    for axes, metric in zip(grid.flat, metrics):
+    figure, grid = panels(len(metrics), 3.8)
+    for axes, metric in zip(grid, metrics):
         chosen = [row for row in rows if row["metric"] == metric]
         kinds = by(chosen, "kind")
         law = kinds[("law",)]
         axes.plot(column(law, "x"), column(law, "y"), color=LAW, lw=1.5, label="fit on the smaller depths")
         for row in kinds[("fitted",)]:
-            axes.plot(float(row["x"]), float(row["y"]), "o", ms=5.5, mec="white", mew=0.8,
-                      color=colours[int(row["depth"])], zorder=5)
+            point(axes, float(row["x"]), float(row["y"]), f"d{row['depth']}, fitted\nN {number(row['x'])} · loss {fixed(row['y'])}",
+                  color=colours[int(row["depth"])], **POINT)
         predicted = kinds[("predicted",)]
         x, y = column(predicted, "x"), column(predicted, "y")
         low, high = column(predicted, "low"), column(predicted, "high")
@@ -217,7 +247,12 @@ def held_out(rows):
         axes.errorbar(x, y, error, fmt="_", ms=12, mew=1.8, capsize=4, lw=1.4, color=ACCENT,
                       zorder=4, label="predicted, 90 %" if error is not None else "predicted")
         seen = kinds[("seen",)]
-        axes.plot(column(seen, "x"), column(seen, "y"), "o", ms=7, mfc="white", mec=INK, mew=1.5, zorder=6, label="seen")
+        for row in seen:
+            point(axes, float(row["x"]), float(row["y"]), f"d{row['depth']}, seen\nN {number(row['x'])} · loss {fixed(row['y'])}",
+                  ms=7, mfc="white", mec=INK, mew=1.5, zorder=6, label="seen" if row is seen[0] else None)
+        for row in predicted:
+            point(axes, float(row["x"]), float(row["y"]), f"d{row['depth']}, predicted\n{law_tip(row, 'N')}",
+                  ms=9, alpha=0, zorder=3)
         label_depths(axes, chosen, colours)
         values = np.concatenate([column(kinds[("fitted",)], "y"), column(seen, "y"), y,
                                  low[np.isfinite(low)], high[np.isfinite(high)]])
@@ -226,7 +261,40 @@ def held_out(rows):
         log_x(axes, "parameters N (total)")
         axes.set_ylabel(UNITS[metric])
         axes.set_title(TITLES[metric])
-    grid.flat[0].legend(loc="upper right")
+    grid[0].legend(loc="upper right")
+    return figure
+
+
+def scales(rows):
+    """By token map: the value itself, and how far the larger depths are below the smallest."""
+    colours = depth_colours(rows)
+    smallest = min(colours)
+    sides = {int(row["scale"]): row["side"] or str(int(row["scale"]) + 1) for row in rows}
+    of_sides = all(row["side"] for row in rows)
+    shown = [(value, relative) for value in ("loss", "err") for relative in (False, True)]
+    figure, grid = panels(4, 3.4)
+    for axes, (value, relative) in zip(grid, shown):
+        means = {}  # by depth and scale, over seeds
+        for (depth, scale), group in by(rows, "depth", "scale").items():
+            means.setdefault(int(depth), {})[int(scale)] = column(group, value).mean()
+        for depth, by_scale in means.items():
+            if relative and depth == smallest:
+                continue
+            places = sorted(by_scale)
+            y = [by_scale[k] - (means[smallest].get(k, np.nan) if relative else 0) for k in places]
+            sign = "+" if relative else ""
+            line(axes, places, y, f"d{depth}" + (f" less d{smallest}" if relative else ""),
+                 [f"map {sides[k]}{f' × {sides[k]}' if of_sides else ''} · {NAMES[value]} {v:{sign}.4f}" for k, v in zip(places, y)],
+                 color=colours[depth], marker="o", ms=4, lw=1.4)
+        if relative:
+            axes.axhline(0, color=MUTED, lw=0.8)
+        axes.set_xticks(sorted(sides), [sides[k] for k in sorted(sides)])
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlabel("side of the token map" if of_sides else "token map, coarse to fine")
+        axes.set_ylabel(UNITS[f"{value}_mean"])
+        axes.set_title(f"{NAMES[value]}, less that of d{smallest}" if relative else f"{NAMES[value]} of each map")
+    grid[0].legend(handles=[Line2D([], [], color=colours[d], lw=2, label=f"d{d}") for d in colours], loc="best",
+                   ncols=1 if len(colours) < 6 else 2)
     return figure
 
 
@@ -235,12 +303,14 @@ def scores(rows):
     figures = [("frechet", rows[0]["name"])]
     if rows[0]["inception_score"]:
         figures.append(("inception_score", "IS"))
-    figure, grid = plt.subplots(1, len(figures), figsize=(4.8 * len(figures), 3.8), squeeze=False)
-    for axes, (name, label) in zip(grid.flat, figures):
+    figure, grid = panels(len(figures), 3.8)
+    for axes, (name, label) in zip(grid, figures):
         for row in rows:
             filled = row["column"] == "protocol"
-            axes.plot(float(row["flops"]), float(row[name]), "o" if filled else "D", ms=6,
-                      mfc=colours[int(row["depth"])] if filled else "white", mec=colours[int(row["depth"])], mew=1.4)
+            point(axes, float(row["flops"]), float(row[name]),
+                  f"{row['run']}\nguidance {row['cfg']} · C {number(row['flops'])} · {label} {number(row[name])}",
+                  marker="o" if filled else "D", ms=6, mfc=colours[int(row["depth"])] if filled else "white",
+                  mec=colours[int(row["depth"])], mew=1.4)
         log_x(axes, "training FLOPs C at the end of the run")
         axes.set_ylabel(label)
         axes.set_title(f"{label} of samples")
@@ -249,27 +319,29 @@ def scores(rows):
     if any(row["column"] == "best" for row in rows):
         handles.append(Line2D([], [], color=MUTED, marker="D", mfc="white", ls="", label="best guidance of the grid"))
     handles += [Line2D([], [], color=colours[d], lw=2, label=f"d{d}") for d in colours]
-    grid.flat[0].legend(handles=handles, loc="best")
+    grid[0].legend(handles=handles, loc="best")
     return figure
 
 
 def paper(rows):
-    panels = [("N", ("loss_mean", "loss_tail")), ("C", ("loss_mean", "loss_tail")),
-              ("N", ("err_mean", "err_tail")), ("C", ("err_mean", "err_tail"))]
-    figure, grid = plt.subplots(2, 2, figsize=(9.6, 7.4))
-    for axes, (size, metrics) in zip(grid.flat, panels):
+    shown = [("N", ("loss_mean", "loss_tail")), ("C", ("loss_mean", "loss_tail")),
+             ("N", ("err_mean", "err_tail")), ("C", ("err_mean", "err_tail"))]
+    figure, grid = panels(4, 3.7)
+    for axes, (size, metrics) in zip(grid, shown):
         for metric, colour in zip(metrics, (LAW, POWER)):
             kinds = by([row for row in rows if row["size"] == size and row["metric"] == metric], "kind", "E_rule")
             rule = next((rule for rule in ("given", "free", "0") if ("point", rule) in kinds), None)
             if rule is not None:
                 points, law = kinds[("point", rule)], kinds[("law", rule)]
                 axes.plot(column(law, "x"), column(law, "y"), color=colour, lw=1.6)
-                axes.plot(column(points, "x"), column(points, "y"), "o", ms=5, mec="white", mew=0.8, color=colour, zorder=5,
-                          label=TITLES[metric])
-            line = kinds[("paper", "")]
-            x, y, inside = column(line, "x"), column(line, "y"), column(line, "published_range") == 1
+                for row in points:
+                    point(axes, float(row["x"]), float(row["y"]), f"{row['run']}\n{TITLES[metric]} · {size} {number(row['x'])} · {fixed(row['y'])}",
+                          color=colour, label=TITLES[metric] if row is points[0] else None, **POINT)
+            published = kinds[("paper", "")]
+            x, y, inside = column(published, "x"), column(published, "y"), column(published, "published_range") == 1
             axes.plot(x, y, color=colour, lw=1.0, ls=(0, (5, 2.5)), alpha=0.35)
-            axes.plot(x[inside], y[inside], color=colour, lw=1.4, ls=(0, (5, 2.5)))
+            said = [f"{size} {number(row['x'])} · {fixed(row['y'])}" for row in published if row["published_range"] == "1"]
+            line(axes, x[inside], y[inside], f"the paper, {TITLES[metric]}", said, color=colour, lw=1.4, ls=(0, (5, 2.5)))
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -277,9 +349,9 @@ def paper(rows):
         axes.set_xscale("log")
         axes.set_xlabel("parameters N, billions" if size == "N" else "training compute C, PFLOP")
         axes.set_ylabel("loss − E, nats per token" if metrics[0] == "loss_mean" else UNITS["err_mean"])
-    handles, _ = grid[0][0].get_legend_handles_labels()
+    handles, _ = grid[0].get_legend_handles_labels()
     handles.append(Line2D([], [], color=MUTED, lw=1.4, ls=(0, (5, 2.5)), label="the paper's law"))
-    grid[0][1].legend(handles=handles, loc="best")
+    grid[1].legend(handles=handles, loc="best")
     return figure
 
 
@@ -308,7 +380,7 @@ def compare(rows):
     return figure
 
 
-FIGURES = [curves, law_n, law_c, law_d, residuals, held_out, scores, paper, compare]
+FIGURES = [curves, law_n, law_c, law_d, residuals, held_out, scales, scores, paper, compare]
 
 
 def main():
@@ -318,7 +390,7 @@ def main():
     for draw in FIGURES:
         path = folder / f"{draw.__name__}.csv"
         if path.exists():
-            save(draw(read(path)), folder, draw.__name__)
+            save(draw, read(path), folder, draw.__name__)
 
 
 if __name__ == "__main__":

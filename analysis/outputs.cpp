@@ -7,6 +7,7 @@
 #include "base/file.hpp"
 #include "kinds.hpp"
 #include "published.hpp"
+#include "scales.hpp"
 #include "six_digits.hpp"
 
 namespace varscale::analysis {
@@ -353,7 +354,7 @@ ordered_json fit_json(const Results& results) {
 // What an earlier fit left must not pass for this one's.
 void remove_tables(const std::filesystem::path& out) {
   for (const char* figure : kFigures)
-    for (const char* end : {".csv", ".png", ".pdf", ".svg"})
+    for (const char* end : {".csv", ".png", ".pdf", ".svg", "_narrow.svg"})
       std::filesystem::remove(out / fmt::format("{}{}", figure, end));
   for (const char* table : {"points.csv", "fits.csv", "sensitivity.csv"}) std::filesystem::remove(out / table);
 }
@@ -369,6 +370,7 @@ void write_tables(const Results& results, const std::filesystem::path& out) {
   write_law(results.analysis, "L(D)", "", out / "law_d.csv");
   write_held_out(results.analysis, out);
   write_paper_csv(results.analysis, out);
+  write_scales_csv(results.sweep, out / "scales.csv");
   if (results.scores) write_scores_csv(*results.scores, out);
   if (!results.sensitivity.empty()) write_sensitivity_csv(results.sensitivity, out);
 }

@@ -23,7 +23,7 @@
 namespace varscale::analysis {
 
 inline constexpr const char* kFigures[] = {"curves", "law_n",     "law_c",
-                                           "law_d",  "residuals", "held_out", "scores", "paper"};
+                                           "law_d",  "residuals", "held_out", "scales", "scores", "paper"};
 
 struct Results {
   const SweepRuns& sweep;

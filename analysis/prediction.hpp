@@ -52,6 +52,10 @@ struct Comparison {
 };
 Comparison compare(const Registration& registration, const SweepRuns& sweep);
 
+// A law of three constants through the sizes below the deepest is tested by what they are more than three: with fewer
+// sizes than these no claim is made.
+inline constexpr size_t kSizesForAClaim = 5;
+
 // "d5's gain predicted 0.0146 [0.008, 0.021], seen 0.0171"
 std::string gain_words(int64_t depth, double predicted,
                        const std::optional<fit::Interval>& interval, std::optional<double> seen);

@@ -134,17 +134,17 @@ std::string paper_html(const Analysis& analysis, const std::string& figure) {
       "They are of another tokenizer and other images: exponents compare with care, coefficients do not.</p>\n";
   text += figure;
   text +=
-      "<div class=\"scroll\"><table><thead><tr><th class=\"text\">value</th><th class=\"text\">against</th><th>E here</th><th>β here</th>"
+      "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th class=\"text\">value</th><th class=\"text\">against</th><th>E here</th><th>β here</th>"
       "<th>α here</th><th>β paper</th><th>α paper</th></tr></thead><tbody>\n";
   bool swapped = false;
   for (const InPaperForm& own : forms) {
     const PublishedLaw& law = published(own.size, own.metric);
     swapped = swapped || law.beta != law.printed_beta;
     text += fmt::format(
-        "<tr><td class=\"text\">{}</td><td class=\"text\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+        "<tr><td class=\"text\">{}</td><td class=\"text\">{}</td><td>{}</td>{}<td>{}</td>{}<td>{}</td></tr>\n",
         escape(words(own.metric)), own.size == kN ? "N" : "C",
         own.e_rule == "free" ? digits(own.E) : fmt::format("{} <span class=\"range\">given</span>", digits(own.E, 3)),
-        coefficient(own.beta), with_range(own.alpha, own.alpha_interval, 3), coefficient(law.beta),
+        cell_by(own.beta, coefficient(own.beta)), with_range(own.alpha, own.alpha_interval, 3), cell_by(law.beta, coefficient(law.beta)),
         law.alpha == law.printed_alpha
             ? digits(law.alpha, 2)
             : fmt::format("{} <span class=\"range\">printed {}</span>", digits(law.alpha, 2), digits(law.printed_alpha, 2)));

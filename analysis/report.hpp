@@ -1,7 +1,7 @@
 // report.html: one self-contained page with the law, its evidence and its limits.
 //
-// Figures (<out>/<name>.svg) and the sweep's pictures (samples.png, reconstructions.png, with captions in
-// samples.json and reconstructions.json) are embedded; what is missing is left out of the page.
+// Figures (<out>/<name>.svg, and <name>_narrow.svg for phones) and pictures (samples.png and reconstructions.png of the
+// sweep, samples.png of runs, with captions in the .json of the same name) are embedded; what is missing is left out.
 #pragma once
 
 #include <filesystem>
@@ -19,7 +19,8 @@ std::string report_html(const Results& results, const std::filesystem::path& out
 // its files in `out`/<results.folder>.
 std::string kinds_html(const SweepKinds& sweep, const std::vector<Results>& fits, const std::filesystem::path& out);
 
-// The page's style sheet.
+// The page's style sheet and its script, which work without a network.
 extern const char* const kReportStyle;
+extern const char* const kReportScript;
 
 }  // namespace varscale::analysis

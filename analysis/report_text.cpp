@@ -82,6 +82,20 @@ std::string with_range(double value, const std::optional<fit::Interval>& interva
   return text;
 }
 
+std::string grouped(int64_t count) {
+  const std::string plain = std::to_string(count);
+  std::string text;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    if (i > 0 && (plain.size() - i) % 3 == 0) text += ',';
+    text += plain[i];
+  }
+  return text;
+}
+
+std::string cell_by(double value, const std::string& shown) {
+  return fmt::format("<td data-value=\"{:.10g}\">{}</td>", value, shown);
+}
+
 std::string percent(double level) { return fmt::format("{:.0f} %", 100 * level); }
 
 }  // namespace varscale::analysis

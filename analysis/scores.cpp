@@ -121,7 +121,7 @@ std::string scores_html(const ScoreTable& scores, const std::string& figure) {
                        classes ? "<th>IS</th>" : "");
   };
   text +=
-      "<div class=\"scroll\"><table><thead><tr><th class=\"text\">run</th><th>depth</th><th>FLOPs</th><th>loss</th>" +
+      "<div class=\"scroll\"><table class=\"sortable\"><thead><tr><th class=\"text\">run</th><th>depth</th><th>FLOPs</th><th>loss</th>" +
       heads(fmt::format("at {:g}", first.protocol.cfg)) +
       (scores.has_grid() ? "<th>best guidance</th>" + heads("there") : "") + "</tr></thead><tbody>\n";
   const auto cells = [&](const Score& s) {
@@ -132,8 +132,8 @@ std::string scores_html(const ScoreTable& scores, const std::string& figure) {
            one(s.recall);
   };
   for (const auto& [run, of_run] : scores.runs) {
-    text += fmt::format("<tr><td class=\"text\"><code>{}</code></td><td>{}</td><td>{}</td><td>{:.4f}</td>{}",
-                        escape(run->id), run->depth, scientific(run->final.flops), run->final.loss_mean,
+    text += fmt::format("<tr><td class=\"text\"><code>{}</code></td><td>{}</td>{}<td>{:.4f}</td>{}",
+                        escape(run->id), run->depth, cell_by(run->final.flops, scientific(run->final.flops)), run->final.loss_mean,
                         cells(of_run.protocol));
     if (of_run.best) text += fmt::format("<td>{:g}</td>{}", of_run.best->cfg, cells(*of_run.best));
     text += "</tr>\n";

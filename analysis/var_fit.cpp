@@ -108,9 +108,6 @@ void export_runs(const SweepRuns& sweep, const std::filesystem::path& folder) {
   }
 }
 
-// A law of three constants through the sizes below the deepest is tested by what they are more than three.
-constexpr size_t kSizesForAClaim = 5;
-
 // The law and the prediction: the registered one where there is one that has been answered, else the held-out
 // law's where there are sizes enough for a claim.
 std::string whole_sentence(const SweepRuns& sweep, const Analysis& analysis,

@@ -3,6 +3,7 @@
 #
 #   ./launch/setup.sh            everything for a CPU build, the tests and the figures
 #   ./launch/setup.sh --slurm    besides, Debian's Slurm, for launch/local_slurm.sh
+#   ./launch/setup.sh --browser  besides, Debian's Chromium, for the test of the report page
 #   ./launch/setup.sh --gpu      besides, the libraries that the programs of the cuda preset load (2.7 GB)
 #
 # Debian packages are installed where this user may (root, or sudo without a password); otherwise the
@@ -12,8 +13,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-  "" | --slurm | --gpu) ;;
-  *) sed -n '2,10p' "$0"; exit 2 ;;
+  "" | --slurm | --browser | --gpu) ;;
+  *) sed -n '2,11p' "$0"; exit 2 ;;
 esac
 
 packages=(
@@ -23,6 +24,7 @@ packages=(
   libvips-dev libzip-dev libgtest-dev libgmock-dev python3-venv
 )
 [ "${1:-}" != --slurm ] || packages+=(slurmctld slurmd slurm-client munge)
+[ "${1:-}" != --browser ] || packages+=(chromium)
 torch_packages=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 # What the wheel of torch 2.11.0 names as its own, without the compiler triton.
 gpu_packages=(

@@ -77,7 +77,7 @@ TEST_F(Scores, JoinLossAndErrorInTablesAndReport) {
               HasSubstr("<h2>Samples against compute</h2>\n<p>500 samples of each run against 400 images of "
                         "<code>val.h5</code>, through inception-2015-12-05 (<code>0123456789abcdef</code>): FID at "
                         "guidance 1.5, and at the best guidance of 1, 3, which was chosen on other seeds."));
-  EXPECT_THAT(page, HasSubstr("Data: <code>scores.csv</code>"));
+  EXPECT_THAT(page, HasSubstr("<a href=\"scores.csv\">scores.csv</a>"));
   EXPECT_THAT(page, HasSubstr("an edge of the grid for <code>d1-s0</code>, "));
   EXPECT_THAT(
       page,

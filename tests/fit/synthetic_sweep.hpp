@@ -22,21 +22,24 @@ struct SyntheticRun {
   std::string role = "main";
   std::string branch_of = {};  // its trunk
   double rate = 1;             // learning rate over 6e-3 / depth
+  int64_t usual_images = 14000;
+  // Near the true counts of a small VAR; what matters is one N a depth.
+  double blocks_per_cube = 73953, others_per_depth = 40000;
   std::string id() const {
     return "d" + std::to_string(depth) + "-s" + std::to_string(seed) +
-           (images == 14000 ? "" : "-" + std::to_string(images)) +
+           (images == usual_images ? "" : "-" + std::to_string(images)) +
            (rate == 1 ? "" : "-x" + base::json_text(rate));
   }
   double lr() const { return rate * 6e-3 / static_cast<double>(depth); }
-  // Near the true counts of a small VAR; what matters is one N a depth.
-  double params_blocks() const { return 73953.0 * std::pow(static_cast<double>(depth), 3); }
-  double params_total() const { return params_blocks() + 40000.0 * static_cast<double>(depth); }
+  double params_blocks() const { return blocks_per_cube * std::pow(static_cast<double>(depth), 3); }
+  double params_total() const { return params_blocks() + others_per_depth * static_cast<double>(depth); }
 };
 
 struct SyntheticSweep {
   PowerLaw law_n{4.217, 2.32, 0.185};  // against params_total, at 14,000 images
-  double data_exponent = 0.3;          // factor (images / 14,000)^-0.3 on what lies above E
+  double data_exponent = 0.3;          // factor (images / usual images)^-0.3 on what lies above E
   double noise_sd = 0.0025;
+  double first_loss = 5.4;  // before the first step
   // What a rate off the best one costs: curvature ln(rate / best)^2, the best over 6e-3 / depth by depth.
   double curvature = 0;
   std::function<double(int64_t depth)> best_rate = [](int64_t) { return 1.0; };
@@ -63,7 +66,7 @@ struct SyntheticSweep {
                                     static_cast<uint64_t>(run.depth),
                                     static_cast<uint64_t>(run.images));
     const double above_e = law_n.B * std::pow(n, -law_n.alpha) *
-                           std::pow(static_cast<double>(run.images) / 14000, -data_exponent);
+                           std::pow(static_cast<double>(run.images) / static_cast<double>(run.usual_images), -data_exponent);
     const auto draw = static_cast<uint64_t>(std::llround(1000 * run.rate)) - 1000;  // 0 at the rate of the rule
     const double off = std::log(run.rate / best_rate(run.depth));
     const double final_loss = law_n.E + above_e + curvature * off * off + noise_sd * random.normal(draw);
@@ -98,7 +101,7 @@ struct SyntheticSweep {
       last = step;
       const double images = static_cast<double>(step) * batch;
       const double progress = images / static_cast<double>(run.images);
-      const double loss = final_loss + (5.4 - final_loss) * std::pow(1 + 60 * progress, -0.8) *
+      const double loss = final_loss + (first_loss - final_loss) * std::pow(1 + 60 * progress, -0.8) *
                                            (1 - std::pow(progress, 3));
       const double err = 0.93 + 0.12 * (loss - 4.5);
       const records::EvalRow eval{step,

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <regex>
 
 #include "tests/fit/var_fit_program.hpp"
 
@@ -57,7 +58,7 @@ TEST_F(VarFit, WritesEveryTableAndASelfContainedPage) {
   ASSERT_EQ(fit("--no-figures --resamples 100 --csv " + (folder_ / "tables").string()), 0) << err();
   for (const char* name :
        {"fit.json", "points.csv", "fits.csv", "curves.csv", "law_n.csv", "law_c.csv", "law_d.csv",
-        "residuals.csv", "held_out.csv", "report.html"})
+        "residuals.csv", "held_out.csv", "scales.csv", "report.html"})
     EXPECT_GT(std::filesystem::file_size(folder_ / "fit" / name), 100u) << name;
   EXPECT_THAT(text_of(folder_ / "tables" / "d5-s0" / "eval.csv"), HasSubstr("loss_mean"));
   const std::string page = text_of(folder_ / "fit" / "report.html");
@@ -142,6 +143,59 @@ TEST_F(VarFit, SaysNothingOfRepetitionInASinglePass) {
   sweep.write(folder_);
   ASSERT_EQ(fit(), 0) << err();
   EXPECT_THAT(out(), Not(HasSubstr("by heart")));
+}
+
+TEST_F(VarFit, SumsUpInTwoSentencesWithNumbers) {
+  const std::string number = "[0-9.]+", range = number + " – " + number;
+  SyntheticSweep::quickstart().write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const std::string page = text_of(folder_ / "fit" / "report.html");
+  // d1 has 73,953 + 40,000 parameters, d5 125 times the first and 5 times the second.
+  EXPECT_THAT(page, HasSubstr("<p class=\"lead\">Over d1-d5, 114.0 k to 9.44 M parameters at 14,000 images each, the validation "
+                              "loss falls as <span class=\"math\">"));
+  const auto has = [&](const std::string& pattern) { return std::regex_search(page, std::regex(pattern)); };
+  EXPECT_TRUE(has("nats per token \\(90 % intervals: exponent " + range + ", irreducible loss " + range + "\\)\\."));
+  EXPECT_TRUE(has("From the smaller depths alone it predicts that d5 gains " + number + " nats over d4 \\(" + range +
+                  "\\); it gained " + number + ", inside the interval\\.</p>"));
+}
+
+TEST_F(VarFit, SaysThatFourSizesAreTooFewForAPrediction) {
+  SyntheticSweep::quickstart(4).write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("4 sizes are too few to test it by a prediction."));
+}
+
+TEST_F(VarFit, SaysWhichTokenMapsGainFromSize) {
+  SyntheticSweep sweep = SyntheticSweep::quickstart();
+  sweep.change = [](const SyntheticRun& run, records::RunTables& tables) {
+    tables.facts["scales"] = std::string("1,2,4,8");
+    for (records::ScaleRow& row : tables.scales)
+      row.loss = 4.0 - 0.1 * static_cast<double>(row.scale * run.depth) + (run.seed == 0 ? 0.02 : -0.02);
+  };
+  sweep.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  // d1 to d5 is 0.4 nats a map; seeds 0 and 1 of d1 cancel, and d5 has seed 0 alone: 0.02 less.
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"),
+              HasSubstr("From d1 to d5 the final loss falls by 1.18 nats on map 8 × 8, the most of all maps, and by -0.0200 "
+                        "on map 1 × 1, the least."));
+  const std::string csv = text_of(folder_ / "fit" / "scales.csv");
+  EXPECT_THAT(csv, HasSubstr("\nd5-s0,5,0,"));
+  EXPECT_THAT(csv, HasSubstr(",3,8,2.52,"));
+  EXPECT_THAT(csv, Not(HasSubstr("d1-s0-3500")));  // of another budget
+}
+
+TEST_F(VarFit, ShowsSamplesByDepthAndTheSweepFile) {
+  SyntheticSweep::quickstart().write(folder_);
+  for (const char* run : {"d1-s0", "d1-s1", "d3-s0", "d1-s0-7000"})
+    std::ofstream(folder_ / "runs" / run / "samples.png") << run;
+  std::ofstream(folder_ / "runs/d3-s0/samples.json") << R"({"caption": "guidance <3>"})";
+  std::ofstream(folder_ / "sweep.yaml") << "name: a  # <b>";
+  ASSERT_EQ(fit("--no-figures --resamples 100 --seed 7 --hold-out 2"), 0) << err();
+  const std::string page = text_of(folder_ / "fit" / "report.html");
+  EXPECT_THAT(page, AllOf(HasSubstr("samples of d1-s0\""), HasSubstr("samples of d3-s0\""), HasSubstr("guidance &lt;3&gt;")));
+  EXPECT_THAT(page, AllOf(Not(HasSubstr("samples of d1-s1")), Not(HasSubstr("samples of d1-s0-7000"))));
+  EXPECT_THAT(page, HasSubstr("name: a  # &lt;b&gt;"));
+  EXPECT_THAT(page, HasSubstr(" --seed 7 --resamples 100 --hold-out 2"));
 }
 
 TEST_F(VarFit, IsTheSameEveryTime) {
@@ -273,16 +327,16 @@ TEST_F(VarFit, DrawsFiguresWherePythonIsAndDoesWithoutWhereItIsNot) {
   ASSERT_EQ(run(folder_.string() + " --resamples 100", "VARSCALE_PYTHON=/nowhere/python"), 0)
       << err();
   EXPECT_THAT(err(), HasSubstr("figures were left out: /nowhere/python"));
-  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), Not(HasSubstr("image/svg")));
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), Not(HasSubstr("<svg")));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "fit" / "figures.log"));
   const std::string python = std::string(std::getenv("VARSCALE_SOURCE")) + "/.deps/venv/bin/python";
   if (std::system((python + " -c 'import matplotlib' >/dev/null 2>&1").c_str()) == 0) {
     ASSERT_EQ(fit("--resamples 100"), 0) << err();
-    for (const char* name : {"curves", "law_n", "law_c", "law_d", "residuals", "held_out"})
-      for (const char* end : {".png", ".pdf", ".svg"})
+    for (const char* name : {"curves", "law_n", "law_c", "law_d", "residuals", "held_out", "scales"})
+      for (const char* end : {".png", ".pdf", ".svg", "_narrow.svg"})
         EXPECT_TRUE(std::filesystem::exists(folder_ / "fit" / (std::string(name) + end)))
             << name << end;
-    EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("data:image/svg+xml;base64,"));
+    EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("<svg id=\"f-law_n\""));
   }
 }
 

@@ -108,7 +108,7 @@ def check_gathered(folders):
 
 def check_report(folder):
     page = (folder / "report.html").read_text()
-    images = re.findall(r'<img[^>]*\bsrc="([^"]{0,30})', page)
+    images = re.findall(r'<img[^>]*\bsrc="[^"]{0,30}|<svg id="f-[a-z_]+" class="plot"', page)
     check(len(images) >= 5, f"report.html shows {len(images)} images")
     loaded = re.findall(r"(?:\bsrc=|<link\b[^>]*\bhref=|url\(|@import)\s*[\"']?(?!data:|[\"'#])[^\s>]{1,60}", page)
     check(not loaded, f"report.html loads {loaded}")
