@@ -73,6 +73,7 @@ class Page {
     prediction();
     curves();
     other_laws();
+    frontier();
     scores();
     learning_rate();
     residuals();
@@ -116,15 +117,20 @@ class Page {
     add("<p class=\"lead\">{}</p></header>", typeset(r_.sentence));
     tiles();
     const bool tuned = r_.rates.state == LearningRates::State::kTuned;
+    const double passes = std::ranges::max(main_, {}, &Run::passes)->passes;
     const bool one_lr = std::all_of(main_.begin(), main_.end(),
                                     [&](const Run* run) { return run->lr == first.lr; });
     add("<p>Visual autoregressive models of depth {} were each trained on {} images of {} tokens "
         "({} over the same data), "
         "and scored on the same {} validation images. Along the law {}.</p>",
-        escape(depth_words(depths(main_))), first.budget_images, first.tokens_per_image,
-        first.passes > 1 ? digits(first.passes, 2) + " passes" : std::string("at most one pass"),
+        escape(depth_words(depths(main_))),
+        analysis_.across ? fmt::format("{} to {}", analysis_.across->least->budget_images,
+                                       analysis_.across->most->budget_images)
+                         : std::to_string(first.budget_images),
+        first.tokens_per_image, passes > 1 ? digits(passes, 2) + " passes" : std::string("at most one pass"),
         first.val_images,
-        tuned    ? "the size differs, and at each size the peak learning rate is the best of several"
+        analysis_.across ? "size and images differ"
+        : tuned    ? "the size differs, and at each size the peak learning rate is the best of several"
         : one_lr ? "only the size differs"
                  : "the size differs, and with it the peak learning rate, as the table of runs shows");
   }
@@ -197,8 +203,9 @@ class Page {
   void law() {
     add("<h2>The law</h2>");
     figure("law_n",
-           "Final validation value of every run against its number of parameters; one point a run. "
-           "All runs saw the same number of images.");
+           std::string("Final validation value of every run against its number of parameters; one point a run. ") +
+               (analysis_.across ? "The runs saw different numbers of images."
+                                 : "All runs saw the same number of images."));
     law_table("L(N)", true);
     if (law_->check) {
       const fit::HuberCheck& check = *law_->check;
@@ -336,9 +343,10 @@ class Page {
 
   void other_laws() {
     add("<h2>Against compute</h2>");
-    add("<p>The same final losses against training FLOPs. Every run ends at the same number of "
-        "images, so this is L(N) on "
-        "another axis, and no compute-optimal frontier.</p>");
+    add("<p>The same final losses against training FLOPs{}.</p>",
+        analysis_.across ? ", of runs whose images differ, too"
+                         : ". Every run ends at the same number of images, so this is L(N) on another axis, and no "
+                           "compute-optimal frontier");
     figure("law_c", "Final validation loss against the training FLOPs of the whole run.");
     law_table("L(C)", false);
     const bool data = std::any_of(analysis_.fits.begin(), analysis_.fits.end(),
@@ -356,6 +364,14 @@ class Page {
     std::string before = std::exchange(text_, {});
     figure(name, caption);
     return std::exchange(text_, std::move(before));
+  }
+
+  void frontier() {
+    const std::string caption =
+        std::string("Loss and best size against compute: training curves thin, the ends of schedules as points, and the "
+                    "frontier by each way.") +
+        (r_.frontier.isoflop ? " Below, the families of equal compute with their parabolas, and the best data." : "");
+    text_ += frontier_html(r_.frontier, drawn("frontier", caption));
   }
 
   void scores() {
@@ -435,9 +451,13 @@ class Page {
       if (used.size() == 1) single.push_back(depth);
     for (const Run* run : main_) data_seeds.insert(run->data_seed);
     add("<h2>Limits</h2>\n<ul>");
-    add("<li>L(N) at fixed data says what size buys at this budget of images. It says nothing "
-        "about how to divide compute "
-        "between size and data: no point here is compute-optimal.</li>");
+    if (analysis_.across)
+      add("<li>L(N) was fitted {}.</li>", escape(analysis_.across->sentence()));
+    else
+      add("<li>L(N) at fixed data says what size buys at this budget of images. It says nothing about how to divide "
+          "compute between size and data{}</li>",
+          r_.frontier.fitted() ? "; the compute-optimal frontier does."
+                               : ": no point here is compute-optimal. " + escape(r_.frontier.not_fitted));
     add("<li>E is where the fit extrapolates to at this budget; it holds what more data would "
         "still remove, and is not the "
         "entropy of the tokens. The exponent stands and falls with it: the rows with E given show "
