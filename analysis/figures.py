@@ -3,7 +3,7 @@
     .deps/venv/bin/python analysis/figures.py results/quickstart/fit
 
 Every <name>.csv that is there gives <name>.png, <name>.pdf, <name>.svg and, in one column, <name>_narrow.svg: curves,
-law_n, law_c, law_d, residuals, held_out, scales, scores, paper; of two sweeps, compare. Nothing but its own CSV goes into
+law_n, law_c, law_d, frontier, residuals, held_out, scales, scores, paper; of two sweeps, compare. Nothing but its own CSV goes into
 a figure.
 """
 
@@ -380,7 +380,106 @@ def compare(rows):
     return figure
 
 
-FIGURES = [curves, law_n, law_c, law_d, residuals, held_out, scales, scores, paper, compare]
+def frontier_lines(axes, kinds, value):
+    """The frontier by each way, as `value` (N, D or loss) against C."""
+    law = kinds[("law",)]
+    def tip(row):
+        return f"C {number(row['C'])} · N {number(row['N'])} · D {number(row['D'])} · loss {fixed(row['loss'])}"
+
+    if law:
+        line(axes, column(law, "C"), column(law, value), "from L(N, D)", [tip(row) for row in law], color=LAW, lw=1.8, zorder=6)
+        if value == "N" and law[0]["N_low"]:
+            axes.fill_between(column(law, "C"), column(law, "N_low"), column(law, "N_high"), color=LAW, alpha=0.13, lw=0)
+    for kind, colour in (("envelope_line", GIVEN), ("isoflop_line", ACCENT)):
+        straight = kinds[(kind,)]
+        if straight and value != "loss":
+            axes.plot(column(straight, "C"), column(straight, value), color=colour, lw=1.3, ls=(0, (5, 2)), zorder=5)
+    envelope, vertices = kinds[("envelope",)], kinds[("vertex",)]
+    if value == "loss":
+        axes.plot(column(envelope, "C"), column(envelope, value), color=GIVEN, lw=2.6, alpha=0.75, zorder=4)
+    else:
+        axes.plot(column(envelope, "C"), column(envelope, value), ".", ms=3, color=GIVEN, alpha=0.6, zorder=4)
+        crossings = kinds[("crossing",)]
+        axes.plot(column(crossings, "C"), column(crossings, value), "o", ms=5.5, mfc="white", mec=GIVEN, mew=1.5, zorder=6)
+    for row in vertices:
+        point(axes, float(row["C"]), float(row[value]), f"isoFLOP vertex\n{tip(row)}", "D", ms=6, mfc="white", mec=ACCENT, mew=1.5,
+              zorder=7)
+
+
+def frontier_legend(axes, kinds):
+    handles = []
+    if kinds[("law",)]:
+        handles.append(Line2D([], [], color=LAW, lw=1.8, label="from L(N, D)"))
+    if kinds[("envelope",)]:
+        handles.append(Line2D([], [], color=GIVEN, marker="o", ms=5.5, mfc="white", mew=1.5, lw=1.3, ls=(0, (5, 2)),
+                              label="envelope of the ends, crossings"))
+    if kinds[("vertex",)]:
+        handles.append(Line2D([], [], color=ACCENT, marker="D", mfc="white", mew=1.5, lw=1.3, ls=(0, (5, 2)),
+                              label="isoFLOP vertices"))
+    axes.legend(handles=handles, loc="upper left")
+
+
+def frontier_families(axes, kinds, colours):
+    for (family,), group in by(kinds[("isoflop",)], "family").items():
+        parabola = [row for row in kinds[("parabola",)] if row["family"] == family]
+        axes.plot(column(parabola, "N"), column(parabola, "loss"), color=MUTED, lw=1.2)
+        for row in group:
+            point(axes, float(row["N"]), float(row["loss"]), f"{row['run']}\nN {number(row['N'])} · loss {fixed(row['loss'])}", ms=5,
+                  mec="white", mew=0.8, color=colours[int(row["depth"])], zorder=5)
+        last = max(group, key=lambda row: float(row["N"]))
+        exponent = int(np.floor(np.log10(float(family))))
+        axes.annotate(rf"${float(family) / 10 ** exponent:.3g}\times10^{{{exponent}}}$",
+                      (float(last["N"]), float(last["loss"])), xytext=(6, 0), textcoords="offset points", fontsize=8,
+                      color=MUTED, va="center")
+    vertices = kinds[("vertex",)]
+    axes.plot(column(vertices, "N"), column(vertices, "loss"), "D", ms=6, mfc="white", mec=ACCENT, mew=1.5, zorder=7)
+    log_x(axes, "parameters N (total)")
+    axes.set_ylabel("validation loss, nats per token")
+    axes.set_title("families of equal compute")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * 2.2)
+
+
+def frontier(rows):
+    colours = depth_colours(rows)
+    kinds = by(rows, "kind")
+    families = bool(kinds[("isoflop",)])
+    figure, grid = panels(4 if families else 2, 4.0)
+    left, right = grid[:2]
+    ends = kinds[("end",)]
+    for (run,), curve in by(kinds[("curve",)], "run").items():
+        left.plot(column(curve, "C"), column(curve, "loss"), color=colours[int(curve[0]["depth"])], lw=0.7, alpha=0.5)
+    for row in ends:
+        point(left, float(row["C"]), float(row["loss"]), f"{row['run']}\nC {number(row['C'])} · loss {fixed(row['loss'])}", ms=4.5,
+              mec="white", mew=0.6, color=colours[int(row["depth"])], zorder=5)
+    frontier_lines(left, kinds, "loss")
+    log_x(left, "training FLOPs C")
+    loss, compute = column(ends, "loss"), column(ends, "C")
+    pad = 0.06 * (loss.max() - loss.min())
+    left.set_ylim(loss.min() - 2 * pad, loss.max() + 3 * pad)
+    left.set_xlim(compute.min() / 2.5, compute.max() * 1.6)
+    left.set_ylabel("validation loss, nats per token")
+    left.set_title("loss")
+    left.legend(handles=[Line2D([], [], color=colours[d], lw=2, label=f"d{d}") for d in colours], loc="upper right",
+                ncols=1 if len(colours) < 8 else 2)
+    shown = [(right, "N", "best size", "parameters N*")]
+    if families:
+        frontier_families(grid[2], kinds, colours)
+        shown.append((grid[3], "D", "best data", "training tokens D*"))
+    for axes, value, title, label in shown:
+        for row in ends:
+            axes.plot(float(row["C"]), float(row[value]), "o", ms=3.5, color=colours[int(row["depth"])], alpha=0.35, mew=0)
+        frontier_lines(axes, kinds, value)
+        log_x(axes, "training FLOPs C")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(10, numticks=12))
+        axes.set_ylabel(label)
+        axes.set_title(title)
+    frontier_legend(right, kinds)
+    return figure
+
+
+FIGURES = [curves, law_n, law_c, law_d, frontier, residuals, held_out, scales, scores, paper, compare]
 
 
 def main():

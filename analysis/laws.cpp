@@ -51,6 +51,17 @@ std::string caveat_of(const LawFit& law) {
   return result;
 }
 
+// Under across_data, runs of one size at several budgets take the place of repeated seeds.
+void name_noise(std::optional<fit::Noise>& noise, std::span<const Run* const> runs) {
+  std::map<double, int64_t> budget;
+  for (const Run* run : runs)
+    if (budget.try_emplace(run->n(NRule::kTotal), run->budget_images).first->second != run->budget_images && noise &&
+        noise->source == "repeated seeds")
+      noise->source = "runs of one size at several budgets";
+}
+
+void add_caveat(LawFit& law, const std::string& text) { law.caveat += (law.caveat.empty() ? "" : "; ") + text; }
+
 class Analyst {
  public:
   Analyst(const SweepRuns& sweep, const Options& options) : sweep_(sweep), options_(options) {}
@@ -59,7 +70,8 @@ class Analyst {
     const std::vector<const Run*> main = sweep_.main_runs();
     if (main.empty())
       throw base::UserError("no finished run of role main");
-    require_same_data(main);
+    require_same_data(main, options_.across_data);
+    if (options_.across_data) find_budgets(main);
     fit_size_and_compute(main);
     fit_data();
     hold_out(main);
@@ -68,23 +80,34 @@ class Analyst {
   }
 
  private:
+  void find_budgets(const std::vector<const Run*>& main) {
+    const auto [least, most] = std::ranges::minmax_element(main, {}, &Run::budget_images);
+    if ((*least)->budget_images == (*most)->budget_images)
+      throw base::UserError("--across-data has no effect: all {} runs of role main saw {} images", main.size(),
+                            (*least)->budget_images);
+    result_.across = AcrossData{*least, *most};
+  }
+
   void add(LawFit law, const NamedERule& rule, bool with_check,
            std::optional<fit::Noise> noise = {}) {
     law.e_rule = rule.name;
     law.fit = fit::fit_power_law(law.points, rule.rule);
     std::optional<fit::Redraw> redraw = redraw_of(sweep_, law.runs, law.metric);
-    if (!redraw && !noise) noise = fit::estimate_noise(law.points, law.fit);
+    if (!redraw && !noise) {
+      noise = fit::estimate_noise(law.points, law.fit);
+      name_noise(noise, law.runs);
+    }
     if (!redraw && noise) redraw = fit::Redraw{*noise, {}};
     if (redraw) law.bootstrap = fit::bootstrap_fit(law.points, law.fit, *redraw, options_.bootstrap);
     if (with_check) law.check = fit::fit_log_huber(law.points, rule.rule);
     law.caveat = caveat_of(law);
+    if (result_.across && law.law != "L(D)") add_caveat(law, "across data: what size does and what data do are not told apart");
     std::vector<const Run*> at_edge;
     for (const TunedPoint& point : sweep_.tuned)
       if (point.best.at_edge && std::ranges::find(law.runs, &point.run) != law.runs.end())
         at_edge.push_back(&point.run);
     if (!at_edge.empty())
-      law.caveat += fmt::format("{}the best rate of {} is the edge of its grid", law.caveat.empty() ? "" : "; ",
-                                depth_words(depths(at_edge)));
+      add_caveat(law, fmt::format("the best rate of {} is the edge of its grid", depth_words(depths(at_edge))));
     result_.fits.push_back(std::move(law));
   }
 
@@ -130,7 +153,7 @@ class Analyst {
         law.runs = runs;
         for (const Run* run : runs) law.points.push_back({run->final.images, run->value(metric)});
         std::optional<fit::Noise> noise = fit::seed_noise(law.points);
-        if (!noise) noise = fit::seed_noise(size_points(sweep_.main_runs(), NRule::kTotal, metric));
+        if (!noise && !result_.across) noise = fit::seed_noise(size_points(sweep_.main_runs(), NRule::kTotal, metric));
         for (const NamedERule& rule : e_rules(metric, options_)) add(law, rule, false, noise);
       }
     }
@@ -155,6 +178,7 @@ class Analyst {
           for (fit::HeldOut& held :
                fit::hold_out_largest(points, rule.rule, options_.bootstrap, options_.hold_out,
                                      redraw_of(sweep_, main, metric))) {
+            name_noise(held.prediction.noise, main);
             Held entry{name(n_rule),
                        rule.name,
                        metric,
@@ -180,6 +204,11 @@ class Analyst {
 };
 
 }  // namespace
+
+std::string AcrossData::sentence() const {
+  return fmt::format("across data: {} saw {} images and {} saw {}, so that what size does and what data do are not told apart",
+                     least->id, least->budget_images, most->id, most->budget_images);
+}
 
 std::string LawFit::id() const {
   return fmt::format("{} {} {} E {}", law, x_rule, name(metric),
@@ -232,18 +261,21 @@ std::string law_words(const fit::PowerFit& fit, std::string_view x) {
 std::string headline(const Analysis& analysis, const SweepRuns& sweep) {
   const LawFit* law = analysis.find("L(N)", "total", Metric::kLossMean, "free");
   VARSCALE_CHECK(law != nullptr, "an analysis without its headline fit");
-  const std::string over = depth_words(depths(sweep.main_runs()));
+  const std::string what = analysis.across ? "L(N) across data" : "L(N) at fixed data";
+  std::string over = depth_words(depths(sweep.main_runs()));
+  if (analysis.across)
+    over += fmt::format(", whose runs saw {} to {} images", analysis.across->least->budget_images,
+                        analysis.across->most->budget_images);
   if (law->fit.law.B == 0)
     return fmt::format(
-        "L(N) at fixed data: the validation loss does not fall with N over {}; no power law", over);
+        "{}: the validation loss does not fall with N over {}; no power law", what, over);
   std::string interval = "no interval: one seed a size";
   if (law->bootstrap) {
     const fit::Interval alpha = law->bootstrap->alpha();
     interval = fmt::format("{:.0f} % interval of the exponent {}-{}", 100 * law->bootstrap->level,
                            digits(alpha.low, 3), digits(alpha.high, 3));
   }
-  return fmt::format("L(N) at fixed data: {} ({}) over {}", law_words(law->fit, "N"), interval,
-                     over);
+  return fmt::format("{}: {} ({}) over {}", what, law_words(law->fit, "N"), interval, over);
 }
 
 }  // namespace varscale::analysis

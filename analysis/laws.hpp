@@ -5,12 +5,15 @@
 //
 // L(N)   final value against parameters, over the runs of role main: all of one budget in images, hence
 //        "L(N) at fixed data". By every rule of counting; `total` is the headline.
+//        With Options::across_data their budgets may differ: L(N) across data, which mixes what size and data do, and
+//        every such law says so in its caveat.
 // L(C)   the same runs against their training FLOPs.
 // L(D)   one depth against images seen: the runs of role data with the main runs of that depth, where
 //        there are at least three budgets.
 // Each with E free and with E given: 0, and the user's E where stated (losses only).
 //
-// Errors   UserError as in fit/: a form that the headline needs but that the sweep has too few sizes for.
+// Errors   UserError as in fit/: a form that the headline needs but that the sweep has too few sizes for; main runs whose
+//          data differ without across_data, or do not with it.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +33,7 @@ struct Options {
   int64_t hold_out = 1;
   std::optional<double> e_mean, e_tail;  // stated irreducible losses
   std::string e_source;
+  bool across_data = false;  // L(N) over main runs whose budgets in images differ
 };
 
 struct LawFit {
@@ -54,7 +58,14 @@ struct Held {
   fit::HeldOut result;
 };
 
+// The main runs of the least and the most images, where L(N) was asked for over runs whose data differ.
+struct AcrossData {
+  const Run *least = nullptr, *most = nullptr;
+  std::string sentence() const;  // what it means for L(N)
+};
+
 struct Analysis {
+  std::optional<AcrossData> across;
   std::vector<LawFit> fits;
   std::vector<Held> held_out;
   std::vector<std::string> notes;  // what could not be done, each one sentence

@@ -4,11 +4,11 @@
 
 #include <cmath>
 
-#include "base/file.hpp"
 #include "kinds.hpp"
 #include "published.hpp"
 #include "scales.hpp"
 #include "six_digits.hpp"
+#include "table.hpp"
 
 namespace varscale::analysis {
 namespace {
@@ -17,19 +17,6 @@ using nlohmann::ordered_json;
 
 constexpr int kCurvePoints = 80;  // of a drawn law
 constexpr double kMargin = 1.5;   // beyond the fitted sizes, as a factor
-
-ordered_json constant(double value, const std::optional<fit::Interval>& interval) {
-  ordered_json json = {{"value", six(value)}};
-  if (interval) json["low"] = six(interval->low), json["high"] = six(interval->high);
-  return json;
-}
-
-ordered_json noise_json(const std::optional<fit::Noise>& noise) {
-  if (!noise) return nullptr;
-  return {{"sd", six(noise->sd)},
-          {"degrees_of_freedom", noise->degrees_of_freedom},
-          {"source", noise->source}};
-}
 
 ordered_json law_json(const LawFit& law) {
   using Kind = std::optional<fit::Interval>;
@@ -152,31 +139,6 @@ ordered_json rates_json(const LearningRates& rates) {
   }
   return json;
 }
-
-// Comma-separated rows; texts here never hold a comma but in a formula or a rule, which are quoted.
-class Csv {
- public:
-  explicit Csv(std::string header) : text_(std::move(header) + "\n") {}
-  template <class... Cells>
-  void row(const Cells&... cells) {
-    std::string line;
-    ((line += (line.empty() ? "" : ",") + cell(cells)), ...);
-    text_ += line + "\n";
-  }
-  void save(const std::filesystem::path& path) const { base::write_file_atomic(path, text_); }
-
- private:
-  static std::string cell(double value) { return fmt::format("{:.10g}", value); }
-  static std::string cell(int64_t value) { return std::to_string(value); }
-  static std::string cell(const std::string& value) {
-    return value.find(',') == std::string::npos ? value : '"' + value + '"';
-  }
-  static std::string cell(const char* value) { return value; }
-  static std::string cell(const std::optional<double>& value) {
-    return value ? cell(*value) : std::string();
-  }
-  std::string text_;
-};
 
 void write_points(const SweepRuns& sweep, const std::filesystem::path& out) {
   Csv csv(
@@ -328,6 +290,11 @@ ordered_json fit_json(const Results& results) {
       {"C", results.sweep.runs.front().flop_formula},
       {"D", "training images seen, repeats counted"},
       {"E", "the loss that no size reaches; free: searched with B and alpha"}};
+  json["across_data"] = nullptr;
+  if (const auto& across = results.analysis.across)
+    json["across_data"] = {{"caveat", across->sentence()},
+                           {"images_least", across->least->budget_images},
+                           {"images_most", across->most->budget_images}};
   json["runs"] = ordered_json::array();
   for (const Run& run : results.sweep.runs)
     json["runs"].push_back({{"id", run.id},
@@ -347,6 +314,7 @@ ordered_json fit_json(const Results& results) {
   json["scores"] = results.scores ? scores_json(*results.scores) : ordered_json();
   json["beside_the_paper"] = paper_json(results.analysis);
   json["sensitivity"] = sensitivity_json(results.sensitivity);
+  json["frontier"] = frontier_json(results.frontier);
   json["notes"] = results.analysis.notes;
   return json;
 }
@@ -373,6 +341,7 @@ void write_tables(const Results& results, const std::filesystem::path& out) {
   write_scales_csv(results.sweep, out / "scales.csv");
   if (results.scores) write_scores_csv(*results.scores, out);
   if (!results.sensitivity.empty()) write_sensitivity_csv(results.sensitivity, out);
+  write_frontier_csv(results.frontier, out);
 }
 
 }  // namespace varscale::analysis

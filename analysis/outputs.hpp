@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "frontier.hpp"
 #include "laws.hpp"
 #include "prediction.hpp"
 #include "runs.hpp"
@@ -23,7 +24,7 @@
 namespace varscale::analysis {
 
 inline constexpr const char* kFigures[] = {"curves", "law_n",     "law_c",
-                                           "law_d",  "residuals", "held_out", "scales", "scores", "paper"};
+                                           "law_d",  "frontier", "residuals", "held_out", "scales", "scores", "paper"};
 
 struct Results {
   const SweepRuns& sweep;
@@ -35,6 +36,7 @@ struct Results {
   std::string folder = {};  // of its files below the page; empty: beside it
   std::optional<ScoreTable> scores = {};
   std::vector<LawSensitivity> sensitivity = {};
+  ComputeFrontier frontier = {};
 };
 
 nlohmann::ordered_json fit_json(const Results& results);

@@ -21,6 +21,7 @@ std::string body(const Results& results, const std::filesystem::path& out) {
   text += curves_section(page);
   text += scales_section(page);
   text += other_laws_section(page);
+  text += frontier_section(page);
   text += scores_section(page);
   text += learning_rate_section(page);
   text += residuals_section(page);

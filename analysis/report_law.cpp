@@ -44,8 +44,9 @@ std::string law_section(const Page& page) {
   Html html;
   html.add("<h2>The law</h2>");
   html.text += figure_html(page, "law_n",
-                           "Final validation value of every run against its number of parameters; one point a run. All "
-                           "runs saw the same number of images.");
+                           std::string("Final validation value of every run against its number of parameters; one point a run. ") +
+                               (page.analysis.across ? "The runs saw different numbers of images."
+                                                     : "All runs saw the same number of images."));
   html.text += law_table(page, "L(N)", true);
   if (page.law->check) {
     const fit::HuberCheck& check = *page.law->check;
@@ -65,9 +66,10 @@ std::string law_section(const Page& page) {
 std::string other_laws_section(const Page& page) {
   Html html;
   html.add("<h2>Against compute</h2>");
-  html.add(
-      "<p>The same final losses against training FLOPs. Every run ends at the same number of images, so this is L(N) "
-      "on another axis, and no compute-optimal frontier.</p>");
+  html.add("<p>The same final losses against training FLOPs{}.</p>",
+           page.analysis.across ? ", of runs whose images differ, too"
+                                : ". Every run ends at the same number of images, so this is L(N) on another axis, and no "
+                                  "compute-optimal frontier");
   html.text += figure_html(page, "law_c", "Final validation loss against the training FLOPs of the whole run.");
   html.text += law_table(page, "L(C)", false);
   const bool data = std::any_of(page.analysis.fits.begin(), page.analysis.fits.end(),
@@ -78,6 +80,15 @@ std::string other_laws_section(const Page& page) {
                            "Final validation loss of one depth at several budgets, each with its own full schedule.");
   html.text += law_table(page, "L(D)", false);
   return std::move(html.text);
+}
+
+std::string frontier_section(const Page& page) {
+  const ComputeFrontier& frontier = page.results.frontier;
+  const std::string caption =
+      std::string("Loss and best size against compute: training curves thin, the ends of schedules as points, and the frontier by "
+                  "each way.") +
+      (frontier.isoflop ? " Then the families of equal compute with their parabolas, and the best data." : "");
+  return frontier_html(frontier, figure_html(page, "frontier", caption));
 }
 
 std::string residuals_section(const Page& page) {

@@ -19,9 +19,14 @@ std::string limits_section(const Page& page) {
     if (used.size() == 1) single.push_back(depth);
   for (const Run* run : page.main) data_seeds.insert(run->data_seed);
   html.add("<h2>Limits</h2>\n<ul>");
-  html.add(
-      "<li>L(N) at fixed data says what size buys at this budget of images. It says nothing about how to divide "
-      "compute between size and data: no point here is compute-optimal.</li>");
+  if (page.analysis.across)
+    html.add("<li>L(N) was fitted {}.</li>", escape(page.analysis.across->sentence()));
+  else
+    html.add(
+        "<li>L(N) at fixed data says what size buys at this budget of images. It says nothing about how to divide compute between size and "
+        "data{}</li>",
+        page.results.frontier.fitted() ? "; the compute-optimal frontier does."
+                                       : ": no point here is compute-optimal. " + escape(page.results.frontier.not_fitted));
   html.add(
       "<li>E is where the fit extrapolates to at this budget; it holds what more data would still remove, and is not "
       "the entropy of the tokens. The exponent stands and falls with it: the rows with E given show by how much.</li>");

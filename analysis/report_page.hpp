@@ -57,6 +57,7 @@ std::string law_section(const Page& page);
 std::string prediction_section(const Page& page);
 std::string curves_section(const Page& page);
 std::string other_laws_section(const Page& page);
+std::string frontier_section(const Page& page);
 std::string scales_section(const Page& page);
 std::string scores_section(const Page& page);
 std::string learning_rate_section(const Page& page);

@@ -16,11 +16,18 @@ std::string span_of_depths(const Page& page) {
   return fmt::format("{} depths from d{} to d{}", all.size(), all.front(), all.back());
 }
 
+// "14,000", or "3,500 to 28,000" where the law was asked for across different data.
+std::string images_words(const Page& page) {
+  const auto& across = page.analysis.across;
+  return across ? fmt::format("{} to {}", grouped(across->least->budget_images), grouped(across->most->budget_images))
+                : grouped(page.main.front()->budget_images);
+}
+
 std::string law_sentence(const Page& page) {
   const auto [least, most] = std::ranges::minmax(page.main, {}, &Run::params_total);
   const std::string sizes = fmt::format("Over {}, {} to {} parameters at {} images each, ", span_of_depths(page),
                                         base::format_count(least->params_total), base::format_count(most->params_total),
-                                        grouped(page.main.front()->budget_images));
+                                        images_words(page));
   const fit::PowerLaw& law = page.law->fit.law;
   if (law.B == 0) return sizes + "the validation loss does not fall with the number of parameters N.";
   const auto& boot = page.law->bootstrap;
@@ -88,16 +95,18 @@ std::string summary_section(const Page& page) {
     html.add("<h1>The validation loss does not fall with size in this sweep</h1>");
   html.add("<p class=\"lead\">{} {}</p></header>", law_sentence(page), gain_sentence(page));
   tiles(html, page);
+  const double passes = std::ranges::max(page.main, {}, &Run::passes)->passes;
   const bool tuned = page.results.rates.state == LearningRates::State::kTuned;
   const bool one_lr =
       std::all_of(page.main.begin(), page.main.end(), [&](const Run* run) { return run->lr == first.lr; });
   html.add(
       "<p>Visual autoregressive models ({}) were each trained on {} images of {} tokens ({} over the same "
       "data), and scored on the same {} validation images. Along the law {}.</p>",
-      span_of_depths(page), grouped(first.budget_images), first.tokens_per_image,
-      first.passes > 1 ? digits(first.passes, 2) + " passes" : std::string("at most one pass"),
+      span_of_depths(page), images_words(page), first.tokens_per_image,
+      passes > 1 ? digits(passes, 2) + " passes" : std::string("at most one pass"),
       grouped(first.val_images),
-      tuned    ? "the size differs, and at each size the peak learning rate is the best of several"
+      page.analysis.across ? "size and images differ"
+      : tuned ? "the size differs, and at each size the peak learning rate is the best of several"
       : one_lr ? "only the size differs"
                : "the size differs, and with it the peak learning rate, as the table of runs shows");
   return std::move(html.text);

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
+#include <string>
 
 #include "laws.hpp"
 
@@ -42,9 +42,9 @@ std::string base64(std::string_view bytes) {
 // 4.67 × 10¹³ where plain digits would be unreadable.
 std::string scientific(double value, int significant) {
   if (value == 0) return "0";
-  const int exponent = static_cast<int>(std::floor(std::log10(value)));
-  return fmt::format("{:.{}f} × 10<sup>{}</sup>", value / std::pow(10, exponent), significant - 1,
-                     exponent);
+  const std::string text = fmt::format("{:.{}e}", value, significant - 1);  // rounds 9.99 up to 1.0e+01
+  const size_t e = text.find('e');
+  return fmt::format("{} × 10<sup>{}</sup>", text.substr(0, e), std::stoi(text.substr(e + 1)));
 }
 
 std::string coefficient(double value) {

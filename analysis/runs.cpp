@@ -277,17 +277,18 @@ SweepRuns read_folder(const std::filesystem::path& folder, const RunFilter& want
   return sweep;
 }
 
-void require_same_data(std::span<const Run* const> runs) {
+void require_same_data(std::span<const Run* const> runs, bool across_data) {
+  constexpr std::string_view kBudget = "a budget in images of";
   for (const Run* run : runs) {
     const Run& first = *runs.front();
     const auto refuse = [&](std::string_view what, const std::string& a, const std::string& b) {
       throw UserError(
           "{} has {} {} and {} has {}; runs of role main must agree in it (use role data or tune "
-          "for the others)",
-          first.id, what, a, run->id, b);
+          "for the others{})",
+          first.id, what, a, run->id, b, what == kBudget ? ", or --across-data" : "");
     };
-    if (run->budget_images != first.budget_images)
-      refuse("a budget in images of", std::to_string(first.budget_images),
+    if (!across_data && run->budget_images != first.budget_images)
+      refuse(kBudget, std::to_string(first.budget_images),
              std::to_string(run->budget_images));
     if (run->flop_formula != first.flop_formula)
       refuse("the FLOP formula", first.flop_formula, run->flop_formula);

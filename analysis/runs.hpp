@@ -121,9 +121,9 @@ struct SweepRuns {
 using RunFilter = std::function<bool(const std::string& id)>;
 SweepRuns read_folder(const std::filesystem::path& folder, const RunFilter& wanted = {});
 
-// UserError naming two runs of one kind of tokens unless all were trained on the same number of images and
-// counted by the same FLOP formula: otherwise their losses differ for another reason than size.
-void require_same_data(std::span<const Run* const> runs);
+// UserError naming two runs of one kind of tokens unless all were trained on the same number of images (not asked
+// with `across_data`) and counted by the same FLOP formula: otherwise their losses differ for another reason than size.
+void require_same_data(std::span<const Run* const> runs, bool across_data = false);
 
 // The distinct depths of some runs, rising; and "d1-d5", "d2, d4".
 std::vector<int64_t> depths(std::span<const Run* const> runs);

@@ -146,7 +146,7 @@ std::string sensitivity_html(const std::vector<LawSensitivity>& sensitivities) {
   if (sensitivities.empty()) return {};
   std::string text = "<h2>What else it could have been</h2>\n";
   text += fmt::format("<p>{} The exponents that lie outside the interval of the law are bold.</p>\n",
-                      typeset(escape(sensitivities.front().sentence())));
+                      typeset(sensitivities.front().sentence()));
   for (const LawSensitivity& s : sensitivities)
     for (const std::string& sentence : disagreement_sentences(s.disagreements))
       text += fmt::format("<p class=\"note\">Estimators disagree on {} ({}): {}.</p>\n", s.law, escape(words(s.metric)),

@@ -45,6 +45,7 @@ Examples:
   var_fit results/depth --e-mean 5.0 --e-tail 4.5 --e-source "authors' statement for the public tokenizer"
   var_fit results/depth --lr-check results/lr_check
   var_fit results/quickstart --register-prediction    before the deepest run is read
+  var_fit results/isoflop --across-data              sizes that saw different numbers of images; their frontier
   var_fit results/depth --csv tables --json
   var_fit compare results/depth results/other        what a change of model or data is worth
   var_fit points FILE.csv --help                     a law through anyone's points (sweeps of these names: ./points, ./compare)
@@ -73,6 +74,8 @@ bool parse(int argc, char** argv, Arguments& a) {
   app.add_option("--e-tail", a.options.e_tail, "the same over the last scale");
   app.add_option("--e-source", a.options.e_source,
                  "where the stated E comes from (needed with it)");
+  app.add_flag("--across-data", a.options.across_data,
+               "fit L(N) over runs of role main whose budgets in images differ, which is refused otherwise");
   app.add_option("--resamples", a.options.bootstrap.resamples,
                  "bootstrap resamples (default 2000)");
   app.add_option("--seed", a.options.bootstrap.seed, "of the bootstrap (default 0)");
@@ -90,6 +93,8 @@ bool parse(int argc, char** argv, Arguments& a) {
   for (const std::optional<double>& e : {a.options.e_mean, a.options.e_tail})
     if (e && !(std::isfinite(*e) && *e > 0))
       throw UserError("a stated E of {:g}; expected a positive number", *e);
+  if (a.options.across_data && a.register_only)
+    throw UserError("--across-data with --register-prediction: a prediction is of a model at the budget of the others");
   if (a.out.empty()) a.out = a.sweep / "fit";
   return true;
 }
@@ -144,6 +149,9 @@ void print_laws(const Results& results) {
     for (const std::string& sentence : disagreement_sentences(each.disagreements))
       fmt::print("  estimators disagree on {}: {}\n", each.id(), sentence);
   for (const std::string& note : analysis.notes) fmt::print("  {}\n", note);
+  if (analysis.across) fmt::print("  {}\n", analysis.across->sentence());
+  if (results.frontier.fitted()) fmt::print("  {}\n", results.frontier.sentence());
+  for (const std::string& note : results.frontier.notes) fmt::print("  {}\n", note);
   fmt::print("  {}\n", results.rates.sentence());
 }
 
@@ -191,24 +199,27 @@ void say_why_no_figures(const std::string& sentence) {
   if (!sentence.empty()) fmt::print(stderr, "var_fit: {}\n", sentence);
 }
 
-Analysis analyse_as(const std::string& what, const SweepRuns& sweep, const Options& options) {
+// What `work` returns; its refusals with what they are about.
+template <class Work>
+auto about(const std::string& what, const Work& work) {
   try {
-    return analyse(sweep, options);
+    return work();
   } catch (const UserError& error) {
     throw UserError("{}: {}", what, error.what());
   }
 }
 
 ExitCode fit_one_kind(const Arguments& a, const SweepRuns& sweep, const std::optional<SweepRuns>& check) {
-  const Analysis analysis = analyse_as(sweep.folder.string(), sweep, a.options);
+  const Analysis analysis = about(sweep.folder.string(), [&] { return analyse(sweep, a.options); });
   const LearningRates rates = learning_rates(sweep, check);
+  ComputeFrontier frontier = about(sweep.folder.string(), [&] { return compute_frontier(sweep, a.options); });
   base::require_writable_folder(a.out);
   std::optional<Comparison> comparison;
   if (const auto registration = read_registration(a.out))
     comparison = compare(*registration, sweep);
   const Results results{sweep, analysis, a.options, comparison,
                         whole_sentence(sweep, analysis, comparison), rates, {}, read_score_table(sweep),
-                        sweep_sensitivity(analysis)};
+                        sweep_sensitivity(analysis), std::move(frontier)};
 
   remove_folders_of_kinds(a.out);
   say_why_no_figures(write_fit(a, results, a.out));
@@ -275,9 +286,11 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
   std::vector<Analysis> analyses;
   analyses.reserve(fitted.size());  // results refer to them
   std::vector<LearningRates> rates;
+  std::vector<ComputeFrontier> frontiers;
   for (const SweepRuns* kind : fitted) {
-    analyses.push_back(analyse_as("tokens " + kind->kind, *kind, a.options));
+    analyses.push_back(about("tokens " + kind->kind, [&] { return analyse(*kind, a.options); }));
     try {
+      frontiers.push_back(compute_frontier(*kind, a.options));
       rates.push_back(learning_rates(*kind, check && same_tokenizer(*kind, *check) ? check : std::nullopt));
     } catch (const UserError& error) {
       throw UserError("tokens {}: {}", kind->kind, error.what());
@@ -292,7 +305,8 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
     if (registered == fitted[i]) comparison = compare(*registration, *fitted[i]);
     const std::string sentence = whole_sentence(*fitted[i], analyses[i], comparison);
     fits.push_back({*fitted[i], analyses[i], a.options, comparison, sentence, rates[i],
-                    std::string(kKindFolder) + fitted[i]->kind, read_score_table(*fitted[i]), sweep_sensitivity(analyses[i])});
+                    std::string(kKindFolder) + fitted[i]->kind, read_score_table(*fitted[i]),
+                    sweep_sensitivity(analyses[i]), std::move(frontiers[i])});
   }
 
   remove_tables(a.out);

@@ -48,6 +48,14 @@ make_tokens() {
   $bin/var_data inspect "$out/tokens.h5"
 }
 
+draw_by_depth() {
+  local run
+  for run in "$out"/runs/d*-s0-*; do
+    env OMP_NUM_THREADS="$cores" $bin/var_sample "$run" --tokenizer "$out/tokenizer.safetensors" --per-class 2 --cfg 3 --top-p 0.9 \
+      --out "$run/samples.png"
+  done
+}
+
 stage "set-up: packages, libtorch" ./launch/setup.sh
 stage "build the programs" build
 mkdir -p "$out"
@@ -69,6 +77,7 @@ fi
 deepest=$(basename "$(ls -d "$out"/runs/d* | sort -V | tail -n 1)")
 stage "draw samples of the deepest model" env OMP_NUM_THREADS="$cores" $bin/var_sample "$out/runs/$deepest" \
   --tokenizer "$out/tokenizer.safetensors" --per-class 8 --cfg 3 --top-p 0.9 --out "$out/samples.png"
+stage "draw samples of each depth" draw_by_depth
 stage "fill in the middle of an image" env OMP_NUM_THREADS="$cores" $bin/var_sample inpaint "$out/runs/$deepest" \
   --tokenizer "$out/tokenizer.safetensors" --image "$images/val/02_mosaic/000002.png" --box 8,8,24,24 --top-p 0.9 \
   --out "$out/inpaint.png"

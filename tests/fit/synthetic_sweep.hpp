@@ -7,11 +7,13 @@
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json.hpp"
 #include "base/random.hpp"
+#include "fit/frontier.hpp"
 #include "fit/power_law.hpp"
 #include "records/run_file.hpp"
 
@@ -38,6 +40,8 @@ struct SyntheticRun {
 struct SyntheticSweep {
   PowerLaw law_n{4.217, 2.32, 0.185};  // against params_total, at 14,000 images
   double data_exponent = 0.3;          // factor (images / usual images)^-0.3 on what lies above E
+  std::optional<SurfaceLaw> surface;   // of params_total and tokens, in place of both
+  ComputeCost cost;                    // of params_total and tokens
   double noise_sd = 0.0025;
   double first_loss = 5.4;  // before the first step
   // What a rate off the best one costs: curvature ln(rate / best)^2, the best over 6e-3 / depth by depth.
@@ -58,10 +62,39 @@ struct SyntheticSweep {
     return sweep;
   }
 
+  // A law whose best size lies between d1 and d8 at 1e13 to 1e16 FLOPs.
+  static SurfaceLaw small_surface() { return {Form::kChinchilla, {4.2, 44, 136, 0.3, 0.35}}; }
+
+  // Every depth at every budget, the largest of role main.
+  static SyntheticSweep grid(int64_t deepest, const std::vector<int64_t>& budgets) {
+    SyntheticSweep sweep;
+    sweep.surface = small_surface();
+    for (int64_t depth = 1; depth <= deepest; ++depth)
+      for (const int64_t images : budgets)
+        sweep.runs.push_back({depth, 0, images, images == budgets.back() ? "main" : "data"});
+    return sweep;
+  }
+
+  // Families of equal compute, all of role main: each a budget in FLOPs and its first and last depth.
+  struct Family {
+    double flops;
+    int64_t first, last;
+  };
+  static SyntheticSweep isoflop(const std::vector<Family>& families) {
+    SyntheticSweep sweep;
+    sweep.surface = small_surface();
+    for (const Family& family : families)
+      for (int64_t depth = family.first; depth <= family.last; ++depth) {
+        SyntheticRun& run = sweep.runs.emplace_back(SyntheticRun{depth});
+        run.images = 16 * std::llround(sweep.cost.data(run.params_total(), family.flops) / 85 / 16);
+      }
+    return sweep;
+  }
+
   records::RunTables tables(const SyntheticRun& run) const {
     const double n = run.params_total(), tokens = 85, batch = 16;
     const auto steps = static_cast<int64_t>(run.images / batch);
-    const double flops_per_image = 6 * n * tokens;
+    const double flops_per_image = cost.of(n, tokens);
     const base::RandomStream random(static_cast<uint64_t>(run.seed), "synthetic run",
                                     static_cast<uint64_t>(run.depth),
                                     static_cast<uint64_t>(run.images));
@@ -69,7 +102,8 @@ struct SyntheticSweep {
                            std::pow(static_cast<double>(run.images) / static_cast<double>(run.usual_images), -data_exponent);
     const auto draw = static_cast<uint64_t>(std::llround(1000 * run.rate)) - 1000;  // 0 at the rate of the rule
     const double off = std::log(run.rate / best_rate(run.depth));
-    const double final_loss = law_n.E + above_e + curvature * off * off + noise_sd * random.normal(draw);
+    const double exact = surface ? surface->at(Place{n, static_cast<double>(steps) * batch * tokens}) : law_n.E + above_e;
+    const double final_loss = exact + curvature * off * off + noise_sd * random.normal(draw);
 
     records::RunTables tables;
     tables.facts = {{"depth", run.depth},
@@ -101,8 +135,10 @@ struct SyntheticSweep {
       last = step;
       const double images = static_cast<double>(step) * batch;
       const double progress = images / static_cast<double>(run.images);
-      const double loss = final_loss + (first_loss - final_loss) * std::pow(1 + 60 * progress, -0.8) *
-                                           (1 - std::pow(progress, 3));
+      const double undecayed = 1 - std::pow(progress, 3);
+      double loss = final_loss + (first_loss - final_loss) * std::pow(1 + 60 * progress, -0.8) * undecayed;
+      if (surface && step == 0) loss = std::log(4096);
+      else if (surface) loss = final_loss - exact + surface->at(Place{n, images * tokens}) + 0.1 * undecayed;
       const double err = 0.93 + 0.12 * (loss - 4.5);
       const records::EvalRow eval{step,
                                   0,
