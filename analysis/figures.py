@@ -148,8 +148,24 @@ def draw_law(axes, rows, colours, legend, symbol):
     y = column(points, "y")
     pad = 0.18 * (y.max() - y.min() or 0.01)
     axes.set_ylim(y.min() - 1.6 * pad, y.max() + 1.6 * pad)
+    draw_bounds(axes, [row for row in rows if row["kind"] == "bound"])
     if legend:
         axes.legend(handles=handles, loc="upper right")
+
+
+def draw_bounds(axes, rows):
+    """Upper bounds as lines; those above the panel as words at its lower left, where no law is."""
+    beyond = []
+    for row in rows:
+        if float(row["y"]) < axes.get_ylim()[1]:
+            axes.axhline(float(row["y"]), color=MUTED, lw=1, ls=(0, (2, 2)))
+            axes.annotate(row["run"], (1, float(row["y"])), xycoords=("axes fraction", "data"), xytext=(-4, 3),
+                          textcoords="offset points", ha="right", fontsize=8, color=MUTED)
+        else:
+            beyond.append(f"{row['run']} {float(row['y']):.2f}")
+    if beyond:
+        axes.annotate("above: " + "\n".join(beyond), (0, 0), xycoords="axes fraction", xytext=(6, 6), textcoords="offset points",
+                      fontsize=8, color=MUTED, va="bottom")
 
 
 def label_depths(axes, rows, colours):
@@ -158,7 +174,7 @@ def label_depths(axes, rows, colours):
         if row["kind"] in ("point", "fitted", "seen"):
             seen.setdefault(int(row["depth"]), []).append((float(row["x"]), float(row["y"])))
     # From the largest down, those that would lie on one another are left out.
-    span = np.ptp(np.log10([float(row["x"]) for row in rows])) or 1
+    span = np.ptp(np.log10([float(row["x"]) for row in rows if row["x"]])) or 1
     kept = []
     for depth in sorted(seen, reverse=True):
         place = np.log10(seen[depth][0][0])

@@ -197,8 +197,8 @@ std::vector<double> places(double low, double high) {
 }
 
 // Points and laws of one kind: what law_n, law_c and law_d are drawn from.
-void write_law(const Analysis& analysis, const std::string& law, const std::string& x_rule,
-               const std::filesystem::path& path) {
+void write_law(const Analysis& analysis, const std::optional<TokenEntropies>& entropies, const std::string& law,
+               const std::string& x_rule, const std::filesystem::path& path) {
   Csv csv("kind,x_rule,metric,E_rule,run,depth,x,y,low,high");
   bool any = false;
   for (const LawFit& l : analysis.fits) {
@@ -219,6 +219,9 @@ void write_law(const Analysis& analysis, const std::string& law, const std::stri
       csv.row("law", l.x_rule, name(l.metric), l.e_rule, "", "", x, l.fit.law.at(x), low, high);
     }
   }
+  if (any && entropies)
+    for (const Metric metric : kMetrics)
+      for (const UpperBound& bound : entropies->of(metric)) csv.row("bound", "", name(metric), "", bound.name, "", "", bound.nats, "", "");
   if (any) csv.save(path);
 }
 
@@ -312,6 +315,7 @@ ordered_json fit_json(const Results& results) {
       results.comparison ? comparison_json(*results.comparison) : ordered_json();
   json["learning_rate"] = rates_json(results.rates);
   json["scores"] = results.scores ? scores_json(*results.scores) : ordered_json();
+  json["token_entropies"] = results.entropies ? entropies_json(*results.entropies) : ordered_json();
   json["beside_the_paper"] = paper_json(results.analysis);
   json["sensitivity"] = sensitivity_json(results.sensitivity);
   json["frontier"] = frontier_json(results.frontier);
@@ -333,9 +337,9 @@ void write_tables(const Results& results, const std::filesystem::path& out) {
   write_fits(results.analysis, out);
   write_curves(results.sweep, out);
   write_residuals(results.analysis, out);
-  write_law(results.analysis, "L(N)", "total", out / "law_n.csv");
-  write_law(results.analysis, "L(C)", "flops", out / "law_c.csv");
-  write_law(results.analysis, "L(D)", "", out / "law_d.csv");
+  write_law(results.analysis, results.entropies, "L(N)", "total", out / "law_n.csv");
+  write_law(results.analysis, results.entropies, "L(C)", "flops", out / "law_c.csv");
+  write_law(results.analysis, std::nullopt, "L(D)", "", out / "law_d.csv");
   write_held_out(results.analysis, out);
   write_paper_csv(results.analysis, out);
   write_scales_csv(results.sweep, out / "scales.csv");

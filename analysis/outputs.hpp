@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "entropies.hpp"
 #include "frontier.hpp"
 #include "laws.hpp"
 #include "prediction.hpp"
@@ -37,6 +38,7 @@ struct Results {
   std::optional<ScoreTable> scores = {};
   std::vector<LawSensitivity> sensitivity = {};
   ComputeFrontier frontier = {};
+  std::optional<TokenEntropies> entropies = {};
 };
 
 nlohmann::ordered_json fit_json(const Results& results);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "published.hpp"
 #include "report_page.hpp"
@@ -8,6 +9,8 @@
 
 namespace varscale::analysis {
 namespace {
+
+constexpr size_t kMostDataLaws = 3;  // of which the page shows the drawings at once
 
 void law_row(Html& html, const LawFit& law, bool headline, bool with_note) {
   const auto& boot = law.bootstrap;
@@ -48,6 +51,7 @@ std::string law_section(const Page& page) {
                                (page.analysis.across ? "The runs saw different numbers of images."
                                                      : "All runs saw the same number of images."));
   html.text += law_table(page, "L(N)", true);
+  if (page.results.entropies) html.text += entropies_html(*page.results.entropies, page.sweep);
   if (page.law->check) {
     const fit::HuberCheck& check = *page.law->check;
     html.add(
@@ -67,18 +71,26 @@ std::string other_laws_section(const Page& page) {
   Html html;
   html.add("<h2>Against compute</h2>");
   html.add("<p>The same final losses against training FLOPs{}.</p>",
-           page.analysis.across ? ", of runs whose images differ, too"
-                                : ". Every run ends at the same number of images, so this is L(N) on another axis, and no "
-                                  "compute-optimal frontier");
+           page.analysis.across              ? ", of runs whose images differ, too"
+           : page.results.frontier.fitted() ? ". Every run ends at the same number of images, so this is L(N) on another "
+                                              "axis; the compute-optimal frontier is another section"
+                                            : ". Every run ends at the same number of images, so this is L(N) on another "
+                                              "axis, and no compute-optimal frontier");
   html.text += figure_html(page, "law_c", "Final validation loss against the training FLOPs of the whole run.");
   html.text += law_table(page, "L(C)", false);
   const bool data = std::any_of(page.analysis.fits.begin(), page.analysis.fits.end(),
                                 [](const LawFit& f) { return f.law == "L(D)"; });
   if (!data) return std::move(html.text);
   html.add("<h2>Against data</h2>");
+  std::set<std::string> depths;
+  for (const LawFit& fit : page.analysis.fits)
+    if (fit.law == "L(D)") depths.insert(fit.x_rule);
+  const bool folded = depths.size() > kMostDataLaws;
+  if (folded) html.add("<details><summary>The laws of {} depths, each at its budgets</summary>", depths.size());
   html.text += figure_html(page, "law_d",
                            "Final validation loss of one depth at several budgets, each with its own full schedule.");
   html.text += law_table(page, "L(D)", false);
+  if (folded) html.add("</details>");
   return std::move(html.text);
 }
 

@@ -219,7 +219,7 @@ ExitCode fit_one_kind(const Arguments& a, const SweepRuns& sweep, const std::opt
     comparison = compare(*registration, sweep);
   const Results results{sweep, analysis, a.options, comparison,
                         whole_sentence(sweep, analysis, comparison), rates, {}, read_score_table(sweep),
-                        sweep_sensitivity(analysis), std::move(frontier)};
+                        sweep_sensitivity(analysis), std::move(frontier), read_entropies(sweep)};
 
   remove_folders_of_kinds(a.out);
   say_why_no_figures(write_fit(a, results, a.out));
@@ -306,7 +306,7 @@ ExitCode fit_kinds(const Arguments& a, const SweepKinds& sweep, const std::optio
     const std::string sentence = whole_sentence(*fitted[i], analyses[i], comparison);
     fits.push_back({*fitted[i], analyses[i], a.options, comparison, sentence, rates[i],
                     std::string(kKindFolder) + fitted[i]->kind, read_score_table(*fitted[i]),
-                    sweep_sensitivity(analyses[i]), std::move(frontiers[i])});
+                    sweep_sensitivity(analyses[i]), std::move(frontiers[i]), read_entropies(*fitted[i])});
   }
 
   remove_tables(a.out);

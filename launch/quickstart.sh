@@ -46,6 +46,7 @@ make_tokens() {
   env OMP_NUM_THREADS="$cores" $bin/var_data tokenize --train "$images/train" --val "$images/val" \
     --tokenizer "$out/tokenizer.safetensors" --out "$out/tokens.h5"
   $bin/var_data inspect "$out/tokens.h5"
+  $bin/var_data inspect --json "$out/tokens.h5" >"$out/token_statistics.json"
 }
 
 draw_by_depth() {

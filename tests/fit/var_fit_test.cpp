@@ -1,4 +1,6 @@
 // The program on sweep folders with known laws.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -196,6 +198,33 @@ TEST_F(VarFit, ShowsSamplesByDepthAndTheSweepFile) {
   EXPECT_THAT(page, AllOf(Not(HasSubstr("samples of d1-s1")), Not(HasSubstr("samples of d1-s0-7000"))));
   EXPECT_THAT(page, HasSubstr("name: a  # &lt;b&gt;"));
   EXPECT_THAT(page, HasSubstr(" --seed 7 --resamples 100 --hold-out 2"));
+}
+
+constexpr const char* kStatistics =
+    R"({{"fingerprint": "{}", "statistics": {{"unigram": 5.3, "scale_unigram": 5.2, "class_unigram": 5.1, "scales": [{{"unigram": 4.9}}, {{"unigram": 5.25}}]}}}})";
+
+TEST_F(VarFit, SaysWhatTokensCostWithoutAModelAndFitsAsBefore) {
+  SyntheticSweep::quickstart().write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  const nlohmann::ordered_json before = headline(json());
+  EXPECT_TRUE(json().at("token_entropies").is_null());
+  std::ofstream(folder_ / "token_statistics.json") << fmt::format(kStatistics, "0123abcd");
+  std::ofstream(folder_ / "token_statistics-other.json") << fmt::format(kStatistics, "77aa0011");
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_EQ(headline(json()), before);
+  EXPECT_EQ(json().at("token_entropies").at("file"), "token_statistics.json");
+  EXPECT_EQ(json().at("token_entropies").at("scales"), nlohmann::ordered_json::array({4.9, 5.25}));
+  const std::string law = text_of(folder_ / "fit" / "law_n.csv");
+  EXPECT_THAT(law, HasSubstr("bound,,loss_mean,,unigram by class,,,5.1,,"));
+  EXPECT_THAT(law, HasSubstr("bound,,loss_tail,,unigram of the last scale,,,5.25,,"));
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("upper bounds of the loss, and not its E"));
+}
+
+TEST_F(VarFit, RefusesTokenStatisticsThatAreNone) {
+  SyntheticSweep::quickstart().write(folder_);
+  std::ofstream(folder_ / "token_statistics.json") << R"({"fingerprint": "0123abcd"})";
+  EXPECT_EQ(fit(), 2);
+  EXPECT_THAT(err(), HasSubstr("token_statistics.json: expected what var_data inspect --json prints"));
 }
 
 TEST_F(VarFit, IsTheSameEveryTime) {
