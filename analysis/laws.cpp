@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "fit/sensitivity.hpp"
 #include "repetition.hpp"
 #include "tuning.hpp"
 
@@ -62,6 +63,18 @@ void name_noise(std::optional<fit::Noise>& noise, std::span<const Run* const> ru
 
 void add_caveat(LawFit& law, const std::string& text) { law.caveat += (law.caveat.empty() ? "" : "; ") + text; }
 
+// With the noise of repeated seeds where there are some, else that of the residuals.
+std::optional<fit::ProfileIntervals> profile_of(const LawFit& law) {
+  const std::vector<fit::SurfacePoint> points = fit::surface_points(law.points);
+  const fit::SurfaceFit fit = fit::fit_surface(points, fit::surface_spec(law.fit.e_rule, law.fit.space));
+  fit::ProfileOptions options;
+  if (law.bootstrap) {
+    options.level = law.bootstrap->level;
+    if (law.bootstrap->noise.source == "repeated seeds" && law.bootstrap->noise.sd > 0) options.noise = law.bootstrap->noise;
+  }
+  return fit::profile_intervals(points, fit, options);
+}
+
 class Analyst {
  public:
   Analyst(const SweepRuns& sweep, const Options& options) : sweep_(sweep), options_(options) {}
@@ -99,6 +112,7 @@ class Analyst {
     }
     if (!redraw && noise) redraw = fit::Redraw{*noise, {}};
     if (redraw) law.bootstrap = fit::bootstrap_fit(law.points, law.fit, *redraw, options_.bootstrap);
+    if (law.fit.bound.empty() && !(redraw && redraw->deviation)) law.profile = profile_of(law);
     if (with_check) law.check = fit::fit_log_huber(law.points, rule.rule);
     law.caveat = caveat_of(law);
     if (result_.across && law.law != "L(D)") add_caveat(law, "across data: what size does and what data do are not told apart");

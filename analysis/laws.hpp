@@ -24,6 +24,7 @@
 #include "fit/bootstrap.hpp"
 #include "fit/held_out.hpp"
 #include "fit/power_law.hpp"
+#include "fit/profile.hpp"
 #include "runs.hpp"
 
 namespace varscale::analysis {
@@ -45,6 +46,7 @@ struct LawFit {
   std::vector<fit::Observation> points;  // of `runs`, in their order
   fit::PowerFit fit;
   std::optional<fit::Bootstrap> bootstrap;  // nothing where nothing tells the noise
+  std::optional<fit::ProfileIntervals> profile = {};  // not of tuned points, nor where a constant lies on its bound
   std::optional<fit::HuberCheck> check;     // of the headline fits
   std::string caveat;                       // empty, or why to read it with care
 

@@ -37,6 +37,14 @@ ordered_json law_json(const LawFit& law) {
   json["parameters"]["B"] = constant(law.fit.law.B, boot ? Kind(boot->B()) : std::nullopt);
   json["parameters"]["alpha"] =
       constant(law.fit.law.alpha, boot ? Kind(boot->alpha()) : std::nullopt);
+  if (law.profile) {
+    for (const fit::ProfileEnds& ends : law.profile->constants) {
+      ordered_json& parameter = json["parameters"][ends.name];
+      parameter["profile_low"] = ends.low ? six(*ends.low) : ordered_json();
+      parameter["profile_high"] = ends.high ? six(*ends.high) : ordered_json();
+    }
+    json["profile"] = {{"level", law.profile->level}, {"rise", six(law.profile->rise)}, {"noise", noise_json(law.profile->noise)}};
+  }
   json["runs"] = law.runs.size();
   json["distinct_sizes"] = law.fit.distinct_sizes;
   json["objective"] = six(law.fit.objective);

@@ -26,6 +26,21 @@ void law_row(Html& html, const LawFit& law, bool headline, bool with_note) {
            with_note ? fmt::format("<td class=\"text wrap\">{}</td>", escape(law.caveat)) : "");
 }
 
+std::string ends_words(const fit::ProfileEnds& ends, int significant) {
+  const auto end = [&](const std::optional<double>& value) { return value ? digits(*value, significant) : std::string("open"); };
+  return fmt::format("{} – {}", end(ends.low), end(ends.high));
+}
+
+// How far the headline's constants may go with the others searched anew.
+std::string profile_sentence(const LawFit& law) {
+  if (!law.profile) return {};
+  return fmt::format(
+      "<p>Profile intervals of the first row, at {}: α {}, E {} nats; an end is where the least sum of squares over all other constants has "
+      "risen by the noise ({}) times the square of Student's t.</p>\n",
+      percent(law.profile->level), ends_words(law.profile->of("alpha"), 3), ends_words(law.profile->of("E"), 4),
+      escape(law.profile->noise.source));
+}
+
 std::string law_table(const Page& page, const std::string& law, bool errors) {
   Html html;
   std::vector<const LawFit*> rows;
@@ -52,6 +67,7 @@ std::string law_section(const Page& page) {
                                                      : "All runs saw the same number of images."));
   html.text += law_table(page, "L(N)", true);
   if (page.results.entropies) html.text += entropies_html(*page.results.entropies, page.sweep);
+  html.text += profile_sentence(*page.law);
   if (page.law->check) {
     const fit::HuberCheck& check = *page.law->check;
     html.add(

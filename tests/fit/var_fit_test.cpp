@@ -203,6 +203,23 @@ TEST_F(VarFit, ShowsSamplesByDepthAndTheSweepFile) {
 constexpr const char* kStatistics =
     R"({{"fingerprint": "{}", "statistics": {{"unigram": 5.3, "scale_unigram": 5.2, "class_unigram": 5.1, "scales": [{{"unigram": 4.9}}, {{"unigram": 5.25}}]}}}})";
 
+// Repeated seeds tell the noise in both, so the two intervals of five sizes differ little.
+TEST_F(VarFit, HasProfileIntervalsBesideTheBootstrap) {
+  SyntheticSweep::quickstart(5, 6).write(folder_);
+  ASSERT_EQ(fit("--no-figures --resamples 1000"), 0) << err();
+  const nlohmann::ordered_json law = headline(json());
+  EXPECT_EQ(law.at("profile").at("noise").at("source"), "repeated seeds");
+  for (const char* name : {"E", "alpha"}) {
+    const auto& constant = law.at("parameters").at(name);
+    const double low = constant.at("low"), high = constant.at("high"), wide = high - low;
+    EXPECT_NEAR(constant.at("profile_low"), low, 0.4 * wide) << name;
+    EXPECT_NEAR(constant.at("profile_high"), high, 0.4 * wide) << name;
+    EXPECT_LT(constant.at("profile_low"), constant.at("value"));
+    EXPECT_GT(constant.at("profile_high"), constant.at("value"));
+  }
+  EXPECT_THAT(text_of(folder_ / "fit" / "report.html"), HasSubstr("Profile intervals of the first row"));
+}
+
 TEST_F(VarFit, SaysWhatTokensCostWithoutAModelAndFitsAsBefore) {
   SyntheticSweep::quickstart().write(folder_);
   ASSERT_EQ(fit(), 0) << err();
