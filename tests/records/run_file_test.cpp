@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <thread>
 
 #include "support.hpp"
 
@@ -121,6 +123,15 @@ TEST(RunFile, WriteRunReplacesTheOldFileAndLeavesNothingBeside) {
   EXPECT_THROW(write_run(path, wrong), base::InvariantError);
   EXPECT_EQ(folder.entries(), 1);
   expect_same(read_run(path), example());
+}
+
+// HDF5 stamps objects with the second in which they are made unless it is told not to.
+TEST(RunFile, EqualRowsAreEqualBytesInAnotherSecond) {
+  const TemporaryFolder folder;
+  write_run(folder / "one.h5", example());
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+  write_run(folder / "two.h5", example());
+  EXPECT_EQ(base::read_file(folder / "one.h5"), base::read_file(folder / "two.h5"));
 }
 
 TEST(RunFile, PandasAndH5pyReadTheSameTables) {
