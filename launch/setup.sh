@@ -5,6 +5,7 @@
 #   ./launch/setup.sh --slurm    besides, Debian's Slurm, for launch/local_slurm.sh
 #   ./launch/setup.sh --browser  besides, Debian's Chromium, for the test of the report page
 #   ./launch/setup.sh --gpu      besides, the libraries that the programs of the cuda preset load (2.7 GB)
+#   ./launch/setup.sh --compare  besides, Python's headers, with which torch.compile builds kernels for launch/bench.sh
 #
 # Debian packages are installed where this user may (root, or sudo without a password); otherwise the
 # missing ones are listed in one line for the administrator. libtorch (the CPU subset of the Python
@@ -13,8 +14,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
-  "" | --slurm | --browser | --gpu) ;;
-  *) sed -n '2,11p' "$0"; exit 2 ;;
+  "" | --slurm | --browser | --gpu | --compare) ;;
+  *) sed -n '2,12p' "$0"; exit 2 ;;
 esac
 
 packages=(
@@ -25,6 +26,14 @@ packages=(
 )
 [ "${1:-}" != --slurm ] || packages+=(slurmctld slurmd slurm-client munge)
 [ "${1:-}" != --browser ] || packages+=(chromium)
+venv=.deps/venv
+if [ "${1:-}" = --compare ]; then
+  python=$venv/bin/python
+  [ -x "$python" ] || python=python3
+  # A Python that is not Debian's usually has them.
+  headers=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null) || true
+  [ -f "$headers/Python.h" ] || packages+=(python3-dev)
+fi
 torch_packages=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 # What the wheel of torch 2.11.0 names as its own, without the compiler triton.
 gpu_packages=(
@@ -34,6 +43,8 @@ gpu_packages=(
 )
 python_packages=(numpy==2.2.6 matplotlib==3.10.3 h5py==3.13.0 pandas==2.2.3 tables==3.10.2 safetensors==0.5.3
   tensorboard==2.20.0)
+# What Python's torch imports besides: its optimisers and torch.compile, for the model of tests/reference.
+python_packages+=(sympy==1.14.0 networkx==3.4.2 jinja2==3.1.6 filelock==4.3.1 fsspec==2026.9.0)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -53,7 +64,6 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-venv=.deps/venv
 stamp=$venv/.complete
 wanted="${torch_packages[*]} ${python_packages[*]}"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then

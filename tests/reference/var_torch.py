@@ -224,7 +224,7 @@ class Training:
         self.optimizer = torch.optim.AdamW([{"params": groups[True], "weight_decay": 0.05},
                                             {"params": groups[False], "weight_decay": 0.0}],
                                            lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
-        self.loss = torch.compile(self.plain_loss, dynamic=False, fullgraph=True) if compiled else self.plain_loss
+        self.loss = torch.compile(self.plain_loss, dynamic=False) if compiled else self.plain_loss
 
     def plain_loss(self, labels_B, teacher_BLE, targets_BL, kept_SB):
         logits_BLV = self.model(labels_B, teacher_BLE, kept_SB)

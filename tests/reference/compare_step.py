@@ -1,0 +1,216 @@
+"""Training steps of var_bench and of PyTorch's paths, turn by turn: launch/bench.sh step. Both sides get the same batch, numbers
+of tokens, threads and settings of the C library's allocator; each measurement is a process of its own.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+
+import step_report
+
+SOURCE = pathlib.Path(__file__).parents[2]
+BIN = pathlib.Path(os.environ.get("VARSCALE_BIN", SOURCE / "build/release/bin"))
+SET_UP = "run ./launch/setup.sh --compare"
+OURS = step_report.OURS
+PATHS = [path for path in step_report.PATH_WORDS if path != OURS]
+# What var_bench sets for itself (src/base/error.cpp): freed memory is kept. Without it PyTorch's steps are slower.
+ALLOCATOR = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=1073741824:glibc.malloc.top_pad=67108864"
+# Paths of one precision take the same weights, batch and drops, so their losses differ by roundings alone.
+LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+
+
+def refuse(sentence):
+    print(f"bench: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def arguments():
+    def numbers(text):
+        values = [int(part) for part in text.split(",")]
+        if min(values) < 1:
+            raise ValueError(text)
+        return values
+
+    def precisions(text):
+        values = text.split(",")
+        if set(values) - set(LOSS_TOLERANCE):
+            raise ValueError(text)
+        return values
+
+    def count(text):
+        return numbers(text)[0]
+
+    parser = argparse.ArgumentParser(
+        prog="launch/bench.sh step", description="Times a training step at 256 px (680 tokens) of var_bench and of our own "
+        "PyTorch model (tests/reference/var_torch.py), turn by turn, and writes a dated file.")
+    parser.add_argument("--depths", type=numbers, default=[2, 4, 6, 8], help="of the models (2,4,6,8)")
+    parser.add_argument("--precision", type=precisions, default=["fp32", "bf16"], help="fp32,bf16, or one of them")
+    parser.add_argument("--rounds", type=count, default=3, help="every path once in each (3)")
+    parser.add_argument("--batch", type=count, help="images a step (8 at d2, else 4)")
+    parser.add_argument("--repeats", type=count, default=12, help="steps of a process that count (12)")
+    parser.add_argument("--warmup", type=count, default=3, help="steps before them (3)")
+    parser.add_argument("--threads", type=count, default=2, help="of each side (2)")
+    parser.add_argument("--out", type=pathlib.Path, default=SOURCE / "results/benchmarks", help="folder of the file")
+    return parser.parse_args()
+
+
+def check_there():
+    if not (BIN / "var_bench").exists():
+        refuse(f"{BIN}/var_bench is missing; build it, or name the folder of the programs in VARSCALE_BIN")
+    missing = [name for name in ("torch", "sympy", "networkx", "jinja2") if importlib.util.find_spec(name) is None]
+    if missing:
+        refuse(f"Python's {', '.join(missing)} is missing in .deps/venv; {SET_UP}")
+    if shutil.which("g++") is None:
+        refuse(f"g++ is missing, with which torch.compile builds its kernels; {SET_UP}")
+    header = pathlib.Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.exists():
+        refuse(f"{header} is missing, which torch.compile's kernels include; {SET_UP}")
+
+
+def check_same_losses(times):
+    """Of the first steps, before roundings can grow."""
+    first = next(iter(times.values()))
+    for path, result in times.items():
+        error = abs(result["losses"][0] / first["losses"][0] - 1)
+        if error > LOSS_TOLERANCE[result["precision"]]:
+            refuse(f"the path {path} begins with loss {result['losses'][0]} at d{result['depth']} in {result['precision']}, "
+                   f"another with {first['losses'][0]}: they do not compute the same, nothing is written")
+
+
+class Runner:
+    def __init__(self, options, scratch):
+        sys.path.append(str(SOURCE / "tests/programs"))
+        import torch_python
+        self.options = options
+        self.ours = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+        (scratch / "hollow").mkdir()
+        # Kernels are compiled once and found again in the next round.
+        self.theirs = self.ours | {
+            **torch_python.environment(scratch / "hollow"), "OMP_NUM_THREADS": str(options.threads),
+            "GLIBC_TUNABLES": ALLOCATOR, "TORCHINDUCTOR_CACHE_DIR": str(scratch / "kernels"),
+            "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+    def batch(self, depth):
+        return self.options.batch or (8 if depth == 2 else 4)
+
+    def line(self, path, depth, precision):
+        """The command, without its folder."""
+        line = ["--depth", depth, "--batch", self.batch(depth), "--precision", precision, "--repeats",
+                self.options.repeats, "--warmup", self.options.warmup]
+        program = ["var_bench", "step"] if path == OURS else ["time_step.py", "--path", path]
+        return [*program, *map(str, line)]
+
+    def run(self, path, depth, precision):
+        program, *rest = self.line(path, depth, precision)
+        folder = [BIN / program] if path == OURS else [sys.executable, SOURCE / "tests/reference" / program]
+        done = subprocess.run([*folder, *rest], text=True, capture_output=True, check=False,
+                              env=self.ours if path == OURS else self.theirs)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or ["without a word"]
+            refuse(f"{path} at d{depth} in {precision} ended with {done.returncode}: {said[-1]}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+def busy_seconds():
+    """Of all processors, by all processes, since the start of the machine."""
+    user, nice, system, _, _, irq, soft, *_ = map(int, pathlib.Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds():
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def measure(runner, options):
+    """(rows, reasons): rows {(precision, depth): {path: [result of each round]}}, reasons {path: why it does not run}."""
+    rows = {(precision, depth): {} for precision in options.precision for depth in options.depths}
+    reasons = {}
+    for turn in range(options.rounds):
+        order = [OURS, *PATHS]
+        order = order[turn % len(order):] + order[:turn % len(order)]  # no path is always the first
+        for (precision, depth), row in rows.items():
+            now = {}
+            for path in order:
+                if path in reasons:
+                    continue
+                result = runner.run(path, depth, precision)
+                if "unavailable" in result:
+                    reasons[path] = result["unavailable"]
+                    print(f"{path}: {result['unavailable']}", flush=True)
+                    continue
+                row.setdefault(path, []).append(result)
+                if path != OURS:
+                    now[path] = result
+                print(f"round {turn + 1} d{depth} {precision} {path}: {result['median_ms']:.1f} ms", flush=True)
+            check_same_losses(now)
+    return rows, reasons
+
+
+def machine():
+    cpu = pathlib.Path("/proc/cpuinfo").read_text()
+
+    def field(name):
+        found = re.search(rf"^{name}\s*: (.+)$", cpu, re.MULTILINE)
+        return found[1].strip() if found else "unknown"
+
+    model, cores = field("model name"), os.cpu_count()
+    known = re.search(r"epyc|xeon|ryzen|core|neoverse|graviton", model.lower())
+    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name} " in field("flags") + " "]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', pathlib.Path("/etc/os-release").read_text(), re.MULTILINE))
+    slug = known[0] if known else re.sub(r"\W+", "-", model.lower()).strip("-")
+    return f"{slug}-{cores}cpu", (f"{model} (family {field('cpu family')}), {cores} virtual CPUs ({', '.join(sets)}), "
+                                  f"{memory:.0f} GiB, {release.get('PRETTY_NAME', 'Linux')}")
+
+
+def output(*command):
+    return subprocess.run(command, text=True, capture_output=True, check=False, cwd=SOURCE).stdout.strip()
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the scratch folder goes, and the process being measured
+    check_there()
+    if not options.out.is_dir():
+        refuse(f"--out {options.out}: there is no such folder")
+    slug, words = machine()
+    depths = "-".join(f"d{depth}" for depth in options.depths)
+    file = options.out / f"{datetime.date.today()}_step-reference-{depths}-256px_{slug}.md"
+    if file.exists():
+        refuse(f"{file} is there already; move it away first")
+    busy, own, begin = busy_seconds(), own_seconds(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="varscale-bench-") as scratch:
+        runner = Runner(options, pathlib.Path(scratch))
+        rows, reasons = measure(runner, options)
+    others = max(0.0, busy_seconds() - busy - (own_seconds() - own))
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", ":!results"], cwd=SOURCE, check=False).returncode
+    facts = {
+        "machine": words, "options": options, "reasons": reasons, "others_s": others, "wall_s": time.monotonic() - begin,
+        "commit": output("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "") +
+                  (", programs of the folder in VARSCALE_BIN" if "VARSCALE_BIN" in os.environ else ""),
+        "compiler": output("g++", "-dumpfullversion"), "python": sys.version.split()[0],
+        "command": shlex.join(["./launch/bench.sh", "step", *sys.argv[1:]]),
+        "lines": {path: shlex.join(runner.line(path, options.depths[0], options.precision[0]))
+                  for path in (OURS, "mask, compiled")},
+        "batches": {depth: runner.batch(depth) for depth in options.depths},
+    }
+    file.write_text(step_report.report(rows, facts))
+    print(f"written: {file}")
+
+
+if __name__ == "__main__":
+    main()
