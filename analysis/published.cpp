@@ -66,9 +66,10 @@ std::vector<InPaperForm> in_paper_form(const Analysis& analysis) {
   for (const PublishedLaw& law : kLaws) {
     for (const std::string& rule : rules(law.metric)) {
       const LawFit* own = fit_of(analysis, law.size, law.metric, rule);
-      if (own == nullptr || !(own->fit.law.B > 0)) continue;
+      if (own == nullptr || !own->fit.bound.empty()) continue;  // beta = B^(-1 / alpha) means nothing there
       InPaperForm form{law.size, law.metric, rule, own->fit.law.E, 0, own->fit.law.alpha, std::nullopt};
       form.beta = std::pow(own->fit.law.B, -1 / form.alpha) * unit(law.size);
+      if (!std::isfinite(form.beta) || form.beta == 0) continue;
       if (own->bootstrap) form.alpha_interval = own->bootstrap->alpha();
       all.push_back(std::move(form));
     }

@@ -3,6 +3,7 @@
 
 #include "base/file.hpp"
 #include "base/json.hpp"
+#include "base/version.hpp"
 #include "report_page.hpp"
 #include "report_text.hpp"
 
@@ -42,6 +43,7 @@ std::string command(const Page& page) {
   if (options.e_mean) text += fmt::format(" --e-mean {}", *options.e_mean);
   if (options.e_tail) text += fmt::format(" --e-tail {}", *options.e_tail);
   if (!options.e_source.empty()) text += " --e-source " + quoted(options.e_source);
+  if (page.analysis.across) text += " --across-data";
   if (!page.results.rates.checked_in.empty()) text += " --lr-check " + quoted(page.results.rates.checked_in);
   return text;
 }
@@ -55,7 +57,9 @@ std::string origin_section(const Page& page) {
     if (!text.empty()) html.add("<dt>{}</dt><dd>{}</dd>", title, text);
   };
   const auto fact = [&](const std::string& key) { return escape(said(page.sweep, key)); };
-  row("program", "VARscale " VARSCALE_VERSION);
+  const std::string trained = fact("program_version"), torch = fact("torch_version");
+  row("trained by", trained.empty() ? "" : "VARscale " + trained + (torch.empty() ? "" : ", libtorch " + torch));
+  row("fitted by", "VARscale " + base::program_version());
   row("numerics of the runs", fact("numerics_version").empty() ? "" : "version " + fact("numerics_version"));
   const std::string ranks = fact("ranks"), device = fact("device");
   row("machine", device.empty() ? "" : device + (ranks.empty() ? "" : fmt::format("; ranks in a run: {}", ranks)));

@@ -41,7 +41,7 @@ std::string base64(std::string_view bytes) {
 
 // 4.67 × 10¹³ where plain digits would be unreadable.
 std::string scientific(double value, int significant) {
-  if (value == 0) return "0";
+  if (value == 0 || !std::isfinite(value)) return digits(value);
   const std::string text = fmt::format("{:.{}e}", value, significant - 1);  // rounds 9.99 up to 1.0e+01
   const size_t e = text.find('e');
   return fmt::format("{} × 10<sup>{}</sup>", text.substr(0, e), std::stoi(text.substr(e + 1)));

@@ -1,11 +1,13 @@
 #include "train/facts.hpp"
 
 #include <fmt/ranges.h>
+#include <torch/headeronly/version.h>
 
 #include <algorithm>
 
 #include "base/config.hpp"
 #include "base/random.hpp"
+#include "base/version.hpp"
 #include "scaling/count.hpp"
 
 namespace varscale::train {
@@ -22,6 +24,8 @@ records::Facts run_facts(const TrainJob& job, const checkpoint::Identity& identi
   facts["run_id"] = identity.run_id;
   facts["config_hash"] = identity.config_hash;
   facts["config"] = base::dump_config(run).dump();
+  facts["program_version"] = base::program_version();
+  facts["torch_version"] = std::string(TORCH_VERSION);
   facts["numerics_version"] = sweep::kNumericsVersion;
   facts["role"] = run.role;
   facts["interpolated"] = static_cast<int64_t>(run.interpolated);

@@ -131,5 +131,19 @@ TEST_F(Refused, AParameterAtItsBoundIsNamed) {
   EXPECT_THAT(out(), HasSubstr("the values do not fall: no power law"));
 }
 
+// Values that fall along ln N have the smallest exponent of the search, and no beta in the paper's form.
+TEST_F(Refused, AnExponentAtItsBoundIsNamed) {
+  SyntheticSweep flat = sizes(4);
+  flat.change = [](const SyntheticRun& run, records::RunTables& tables) {
+    tables.eval.back().loss_mean = 4.2 - 1e-4 * std::log(run.params_total());
+    tables.eval.back().loss_tail = tables.eval.back().loss_mean;
+  };
+  flat.write(folder_);
+  ASSERT_EQ(fit(), 0) << err();
+  EXPECT_THAT(out(), HasSubstr("alpha = 0.001 lies on its bound"));
+  for (const auto& law : json().at("beside_the_paper"))
+    EXPECT_THAT(law.at("metric").get<std::string>(), testing::StartsWith("err")) << law;
+}
+
 }  // namespace
 }  // namespace varscale::fit
