@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "fit/terms/exponents.hpp"
+#include "fit/terms/groups.hpp"
 
 namespace varscale::fit {
 namespace {
@@ -226,21 +227,6 @@ Envelope envelope_over(const std::vector<SizeChains>& sizes, const EnvelopeRules
   return result;
 }
 
-std::vector<std::vector<size_t>> groups_of(std::span<const Curve> curves) {
-  std::vector<std::vector<size_t>> groups;
-  std::map<int64_t, size_t> number;
-  for (size_t i = 0; i < curves.size(); ++i) {
-    if (curves[i].group < 0) {
-      groups.push_back({i});
-      continue;
-    }
-    const auto [group, fresh] = number.try_emplace(curves[i].group, groups.size());
-    if (fresh) groups.emplace_back();
-    groups[group->second].push_back(i);
-  }
-  return groups;
-}
-
 }  // namespace
 
 std::string points_words(const EnvelopeRules& rules) {
@@ -289,7 +275,7 @@ std::optional<ExponentIntervals> bootstrap_envelope(std::span<const Curve> curve
       return exponents(shifted, all);
     });
   }
-  const std::vector<std::vector<size_t>> groups = groups_of(curves);
+  const std::vector<std::vector<size_t>> groups = grouped(curves, [](const Curve& curve) { return curve.group; });
   return exponent_intervals("envelope bootstrap", options, [&](const base::RandomStream& random, uint64_t& first) {
     std::vector<size_t> chosen;
     for (size_t g = 0; g < groups.size(); ++g)

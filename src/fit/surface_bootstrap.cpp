@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "base/random.hpp"
+#include "fit/terms/groups.hpp"
 #include "fit/terms/in_parallel.hpp"
 
 namespace varscale::fit {
@@ -43,21 +44,6 @@ std::optional<Noise> noise_of(std::span<const SurfacePoint> points, const Surfac
   return Noise{std::sqrt(sum / static_cast<double>(degrees)), degrees, "residuals of the fit"};
 }
 
-std::vector<std::vector<size_t>> points_of_runs(std::span<const SurfacePoint> points) {
-  std::vector<std::vector<size_t>> runs;
-  std::map<int64_t, size_t> number;
-  for (size_t i = 0; i < points.size(); ++i) {
-    if (points[i].run < 0) {
-      runs.push_back({i});
-      continue;
-    }
-    const auto [run, fresh] = number.try_emplace(points[i].run, runs.size());
-    if (fresh) runs.emplace_back();
-    runs[run->second].push_back(i);
-  }
-  return runs;
-}
-
 SurfaceLaw refit(std::span<const SurfacePoint> resample, const SurfaceFit& fit) {
   const SurfaceSpec& spec = fit.spec;
   const bool searched =
@@ -80,7 +66,7 @@ std::optional<SurfaceBootstrap> bootstrap_surface(std::span<const SurfacePoint> 
     result.noise = noise_of(points, fit);
     if (!result.noise) return std::nullopt;
   }
-  const std::vector<std::vector<size_t>> runs = points_of_runs(points);
+  const std::vector<std::vector<size_t>> runs = grouped(points, [](const SurfacePoint& p) { return p.run; });
   result.runs = static_cast<int64_t>(runs.size());
 
   const auto count = static_cast<size_t>(options.resamples);
