@@ -4,11 +4,12 @@
 #   ./launch/local_slurm.sh start FOLDER     then: export SLURM_CONF=FOLDER/slurm.conf; sinfo; sbatch ...
 #   ./launch/local_slurm.sh stop FOLDER
 #
+# A slurmd that ends by itself is started again, as a service manager does; FOLDER/log says so.
 # Needs root and what launch/setup.sh --slurm installs. sbatch and mpirun work in it; `srun --mpi=pmix` does not.
 set -euo pipefail
 
 usage() {
-  sed -n '2,7p' "$0" >&2
+  sed -n '2,8p' "$0" >&2
   exit 2
 }
 [ $# -eq 2 ] || usage
@@ -18,7 +19,7 @@ folder=$(cd "$2" && pwd)
 
 stop() {
   local file pid
-  for file in "$folder"/slurmd-n1.pid "$folder"/slurmd-n2.pid "$folder"/ctld.pid "$folder"/munged.pid; do
+  for file in "$folder"/keeper-n1.pid "$folder"/keeper-n2.pid "$folder"/ctld.pid "$folder"/munged.pid; do
     [ -f "$file" ] || continue
     pid=$(cat "$file")
     kill "$pid" 2>/dev/null || true
@@ -30,8 +31,21 @@ stop() {
   done
 }
 
+keep_slurmd() {
+  local child code
+  trap 'kill "$child" && wait "$child"; exit 0' TERM
+  while true; do
+    slurmd -D -N "$1" &
+    child=$!
+    code=0
+    wait "$child" || code=$?
+    echo "[$(date +%FT%T)] slurmd of $1 ended with $code, and is started again"
+    sleep 0.5
+  done
+}
+
 start() {
-  local program host memory
+  local program host memory node
   for program in slurmctld slurmd sbatch munged; do
     command -v "$program" >/dev/null || {
       echo "local_slurm.sh: $program is not installed; run launch/setup.sh --slurm" >&2
@@ -76,8 +90,10 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 CONF
   export SLURM_CONF=$folder/slurm.conf
   slurmctld -c
-  slurmd -N n1
-  slurmd -N n2
+  for node in n1 n2; do
+    keep_slurmd "$node" </dev/null >"$folder/log/keeper-$node.log" 2>&1 &
+    echo $! >"$folder/keeper-$node.pid"
+  done
   for _ in $(seq 60); do
     [ "$(sinfo -h -o %t -N 2>/dev/null | grep -c '^idle$')" = 2 ] && return
     sleep 0.5

@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 ./launch/setup.sh
 cmake --preset release >/dev/null
 cmake --build build/release
-exec ctest --test-dir build/release --output-on-failure -j 1 "$@"
+exec ctest --test-dir build/release --output-on-failure -j 2 "$@"

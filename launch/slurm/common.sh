@@ -96,6 +96,10 @@ train() {
     sleep "${VARSCALE_RESTART_PAUSE_S:-10}"
     [ "$stop" = 0 ] || return
     read -ra nodes <<<"$(living_nodes)"
+    if [ ${#nodes[@]} = 0 ]; then # one slow answer is not worth the job
+      sleep "${VARSCALE_RESTART_PAUSE_S:-10}"
+      read -ra nodes <<<"$(living_nodes)"
+    fi
     if [ ${#nodes[@]} = 0 ]; then
       echo "== no node of $SLURM_JOB_NODELIST answers"
       return

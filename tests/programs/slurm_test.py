@@ -80,11 +80,19 @@ def states_of(job):
     return set(re.findall(r"JobState=(\w+)", output_of("scontrol", "show", "job", job)))
 
 
+def state_of_slurm():
+    """Jobs, nodes, and what the daemons wrote last: for a failure far from this machine."""
+    logs = pathlib.Path(os.environ["SLURM_CONF"]).parent / "log"
+    tails = [f"{path.name}:\n" + "\n".join(path.read_text().splitlines()[-25:]) for path in sorted(logs.glob("*.log"))]
+    alive = subprocess.run(["pgrep", "-a", "slurm|munged"], text=True, capture_output=True, check=False).stdout
+    return "\n".join([output_of("squeue"), output_of("sinfo", "-N", "-o", "%N %t %E"), "daemons:\n" + alive, *tails, ""])
+
+
 def wait_until(condition, failure):
     end = time.monotonic() + LIMIT_S
     while not condition():
         if time.monotonic() >= end:
-            check(False, failure() + output_of("squeue") + output_of("sinfo", "-N", "-o", "%N %t %E"))
+            check(False, failure() + state_of_slurm())
         time.sleep(0.1)
 
 
