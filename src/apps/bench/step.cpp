@@ -1,0 +1,89 @@
+// var_bench step and overlap.
+#include <CLI/CLI.hpp>
+
+#include "apps/bench/bench.hpp"
+#include "apps/bench/products.hpp"
+#include "apps/bench/training.hpp"
+
+namespace varscale::bench {
+namespace {
+
+class StepBench : public Bench {
+ public:
+  CLI::App& add_to(CLI::App& app) override {
+    auto* command = app.add_subcommand("step", "one training step, and the share of the machine's products that it reaches");
+    options_.add_to(*command);
+    repeats_.add_to(*command);
+    return *command;
+  }
+
+  void run() override {
+    const Place place(options_.device);
+    options_.check(place.ranks());
+    Training training(options_, place);
+    const Times times = place.repeat(repeats_, [&] { training.step(); });
+    const ProductRate rate = product_rate(place, options_.compute());
+    const double tflops = training.flops() / times.median() / 1e12;
+    nlohmann::ordered_json json = options_.head("train_step", place.ranks());
+    json.update(times.json());
+    json["tokens_per_s"] = training.tokens() / times.median();
+    json["gflop"] = training.flops() / 1e9;
+    json["tflops"] = tflops;
+    json["product_tflops_a_rank"] = rate.tflops;
+    json["share_of_products"] = tflops / (rate.tflops * place.ranks().size());
+    place.print(json);
+  }
+
+ private:
+  TrainingOptions options_;
+  Repeats repeats_;
+};
+
+// The same step with reduction during and after backward, turn by turn in one process.
+class OverlapBench : public Bench {
+ public:
+  CLI::App& add_to(CLI::App& app) override {
+    auto* command = app.add_subcommand("overlap", "reduction during backward against after it");
+    options_.add_to(*command);
+    repeats_.add_to(*command);
+    return *command;
+  }
+
+  void run() override {
+    const Place place(options_.device);
+    options_.check(place.ranks());
+    Training during(options_, place, true), after(options_, place, false);
+    Times with, without;
+    double wait_with = 0, wait_without = 0;
+    for (int64_t i = 0; i < repeats_.warmup + repeats_.count; ++i) {
+      if (i == repeats_.warmup) wait_with = wait_without = 0;
+      const double a = place.seconds([&] { during.step(); });
+      wait_with += during.take_wait_s();
+      const double b = place.seconds([&] { after.step(); });
+      wait_without += after.take_wait_s();
+      if (i < repeats_.warmup) continue;
+      with.seconds.push_back(a);
+      without.seconds.push_back(b);
+    }
+    nlohmann::ordered_json json = options_.head("overlap", place.ranks());
+    const auto repeats = static_cast<double>(repeats_.count);
+    json["overlapped"] = with.json();
+    json["after_backward"] = without.json();
+    json["wait_ms_overlapped"] = 1e3 * wait_with / repeats;
+    json["wait_ms_after_backward"] = 1e3 * wait_without / repeats;
+    json["hidden_share"] = wait_without > 0 ? 1 - wait_with / wait_without : 0.0;
+    json["ratio"] = without.median() / with.median();
+    place.print(json);
+  }
+
+ private:
+  TrainingOptions options_;
+  Repeats repeats_;
+};
+
+}  // namespace
+
+std::unique_ptr<Bench> step_bench() { return std::make_unique<StepBench>(); }
+std::unique_ptr<Bench> overlap_bench() { return std::make_unique<OverlapBench>(); }
+
+}  // namespace varscale::bench

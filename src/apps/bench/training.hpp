@@ -1,0 +1,64 @@
+// A VAR model in training on made-up tokens: time does not depend on their values.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "apps/bench/place.hpp"
+#include "models/var/model.hpp"
+#include "optim/adamw.hpp"
+#include "parallel/parallel.hpp"
+#include "scaling/memory.hpp"
+
+namespace varscale::bench {
+
+struct TrainingOptions {
+  int64_t depth = 4, batch = 4, classes = 1000, vocabulary = 4096, code_width = 32;
+  std::vector<int64_t> scales{1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
+  std::string precision = "fp32", mode = "replicated", device = "cpu";
+  int shards = 0;
+  bool recompute = false;
+
+  void add_to(CLI::App& command);
+  // UserError: fewer images than ranks, groups that do not divide the ranks.
+  void check(const comm::Communicator& ranks) const;
+  scaling::VarShape shape() const;
+  at::ScalarType compute() const { return precision == "bf16" ? at::kBFloat16 : at::kFloat; }
+  // What one rank of so many holds by the estimate.
+  scaling::MemoryEstimate memory(int ranks) const;
+  // What was run, as the first fields of a result.
+  nlohmann::ordered_json head(const std::string& what, const comm::Communicator& ranks) const;
+};
+
+class Training {
+ public:
+  // overlap: gradients are reduced during backward.
+  Training(const TrainingOptions& options, const Place& place, bool overlap = true);
+  void step() { backward(forward()); }
+  // The two halves of a step: up to the loss of this rank's rows, and from it to the new weights.
+  at::Tensor forward();
+  void backward(const at::Tensor& loss);
+  double flops() const;   // of a step over all ranks
+  double tokens() const;  // likewise
+  int64_t rows() const { return rows_; }  // images of this rank
+  parallel::Held held() const { return parallel_->held(); }
+  // Seconds that this rank has waited for others since the last call.
+  double take_wait_s();
+
+ private:
+  const TrainingOptions& options_;
+  at::Device device_;
+  scaling::VarShape shape_;
+  models::Var model_;
+  std::unique_ptr<parallel::Parallel> parallel_;
+  std::unique_ptr<optim::AdamW> optimizer_;
+  at::Tensor labels_B_, teacher_BLE_, targets_N_;
+  std::vector<int64_t> ids_;
+  int64_t rows_ = 0, steps_ = 0;
+};
+
+}  // namespace varscale::bench
