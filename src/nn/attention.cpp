@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.hpp"
+#include "nn/attention_rows.hpp"
 
 namespace varscale::nn {
 
@@ -31,23 +32,12 @@ std::optional<Tensor> mask_for(const PrefixSpan& span, const Tensor& q) {
   return span.mask_QK.to(q.options());
 }
 
-// ATen's CPU flash kernel span by span, with gradients of the key prefixes added up in place: autograd's
-// own slicing would write a full-size zero tensor per span.
-class CpuPrefixAttention : public torch::autograd::Function<CpuPrefixAttention> {
+class RowPrefixAttention : public torch::autograd::Function<RowPrefixAttention> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const std::vector<PrefixSpan>& spans, double scale) {
-    const int64_t B = q.size(0), H = q.size(1), L = q.size(2), D = q.size(3);
-    Tensor out_BLHD = at::empty({B, L, H, D}, q.options());
-    variable_list saved{q, k, v, out_BLHD};
-    for (const PrefixSpan& span : spans) {
-      auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-          q.slice(2, span.begin, span.end), k.slice(2, 0, span.end), v.slice(2, 0, span.end),
-          /*dropout_p=*/0.0, /*is_causal=*/false, mask_for(span, q), scale);
-      out_BLHD.slice(1, span.begin, span.end).copy_(out.transpose(1, 2));
-      saved.push_back(lse);
-    }
-    ctx->save_for_backward(saved);
+    const Attended attended = attention_rows(q, k, v, spans, scale);
+    ctx->save_for_backward({q, k, v, attended.out_BLHD, attended.lse_BHL});
     std::vector<int64_t> bounds;
     std::vector<Tensor> masks;
     for (const PrefixSpan& span : spans) {
@@ -58,42 +48,25 @@ class CpuPrefixAttention : public torch::autograd::Function<CpuPrefixAttention> 
     ctx->saved_data["spans"] = bounds;
     ctx->saved_data["masks"] = masks;
     ctx->saved_data["scale"] = scale;
-    return out_BLHD.view({B, L, H * D});
+    return attended.out_BLHD.flatten(2);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out_BLHD = saved[3];
     const std::vector<int64_t> bounds = ctx->saved_data["spans"].toIntVector();
     const std::vector<Tensor> masks = ctx->saved_data["masks"].toTensorVector();
-    const double scale = ctx->saved_data["scale"].toDouble();
-    const Tensor grad_BLHD = grads[0].view(out_BLHD.sizes());
-
-    // Laid out as [B, L, H, D] in memory, like the projection they flow back into.
-    Tensor dq = at::empty_like(out_BLHD).transpose(1, 2);
-    Tensor dk, dv;
-    for (int64_t i = static_cast<int64_t>(masks.size()) - 1; i >= 0; --i) {
-      const int64_t begin = bounds[2 * i], end = bounds[2 * i + 1];
-      PrefixSpan span{begin, end, masks[i].numel() > 0 ? masks[i] : Tensor()};
-      auto [dq_span, dk_span, dv_span] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          grad_BLHD.slice(1, begin, end).transpose(1, 2), q.slice(2, begin, end), k.slice(2, 0, end),
-          v.slice(2, 0, end), out_BLHD.slice(1, begin, end).transpose(1, 2), saved[4 + i],
-          /*dropout_p=*/0.0, /*is_causal=*/false, mask_for(span, q), scale);
-      dq.slice(2, begin, end).copy_(dq_span);
-      if (!dk.defined()) {  // the last span sees every key
-        dk = dk_span;
-        dv = dv_span;
-      } else {
-        dk.slice(2, 0, end).add_(dk_span);
-        dv.slice(2, 0, end).add_(dv_span);
-      }
-    }
-    return {dq, dk, dv, Tensor(), Tensor()};
+    std::vector<PrefixSpan> spans;
+    for (size_t i = 0; i < masks.size(); ++i)
+      spans.push_back({bounds[2 * i], bounds[2 * i + 1], masks[i].numel() > 0 ? masks[i] : Tensor()});
+    const AttentionGrads back =
+        attention_rows_backward(grads[0].contiguous().view(saved[3].sizes()), saved[0], saved[1], saved[2],
+                                {saved[3], saved[4]}, spans, ctx->saved_data["scale"].toDouble());
+    return {back.dq_BLHD.transpose(1, 2), back.dk_BLHD.transpose(1, 2), back.dv_BLHD.transpose(1, 2), Tensor(), Tensor()};
   }
 };
 
-// In bf16 the flash kernel is no faster than in float32, but batched products are four times as fast:
-// scores and probabilities are written out, and kept for backward.
+// In bf16 batched products by oneDNN are several times as fast as in float32: scores and shares are written out, and the
+// shares kept for backward.
 class Bf16PrefixAttention : public torch::autograd::Function<Bf16PrefixAttention> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -269,9 +242,8 @@ Tensor prefix_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor
   const auto dtype = q_BHLD.scalar_type();
   if (q_BHLD.is_cpu() && dtype == at::kBFloat16)
     return Bf16PrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
-  if (q_BHLD.is_cpu() && dtype == at::kFloat) {
-    return CpuPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
-  }
+  if (has_attention_rows(q_BHLD, k_BHLD, v_BHLD))
+    return RowPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
   const bool differentiable =
       at::GradMode::is_enabled() &&
       (q_BHLD.requires_grad() || k_BHLD.requires_grad() || v_BHLD.requires_grad());

@@ -1,5 +1,7 @@
 // The small differentiable pieces a VAR block is made of.
 //
+// On the CPU in float32 and bf16 one pass over memory each way; elsewhere, and in float64, ATen's operations. Differentiable once.
+//
 // Legend   B batch, L tokens, C width, H heads, D head width, N = B L, V codes.
 #pragma once
 
@@ -14,13 +16,19 @@ using at::Tensor;
 Tensor modulated_norm(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C,
                       double eps, at::ScalarType out);
 
+// x + branch gate. x_BLC float32, branch_BLC float32 or bf16, gate [B, 1, C] float32; the result is float32.
+Tensor gated_residual(const Tensor& x_BLC, const Tensor& branch_BLC, const Tensor& gate_B1C);
+
 // x / max(|x|, 1e-12) over the last dimension; half precisions are computed and returned in
 // float32.
 Tensor unit_norm(const Tensor& x);
 
-// unit_norm(x) times a factor per head, as `out`. x_BHLD [B, H, L, D]; scale_1H11 float32 [1, H, 1, 1],
-// or undefined for 1. Differentiable once in both.
-Tensor scaled_unit_norm(const Tensor& x_BHLD, const Tensor& scale_1H11, at::ScalarType out);
+// q = unit_norm(.) scale, k = unit_norm(.) and v of a projection laid out as [B, L, 3, H, D], in its dtype. scale float32
+// [1, H, 1, 1], above zero.
+struct Heads {
+  Tensor q_BHLD, k_BHLD, v_BHLD;
+};
+Heads unit_heads(const Tensor& qkv_BLM, const Tensor& scale_1H11);
 
 // Linear layer whose weights are used in dtype `compute` (gradients reach the float32 weights).
 // bias may be undefined.

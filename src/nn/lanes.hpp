@@ -1,23 +1,16 @@
-// What the CPU kernels of this folder vectorise with.
+// Vectors of float32 for loops that the compiler does not vectorise by itself.
 //
 //   VARSCALE_SIMD void twice(const float* x, float* out, int64_t n) {
 //     for (int64_t i = 0; i + kLanes <= n; i += kLanes) store(load(x + i, kLanes) * 2.0F, out + i, kLanes);
 //   }
 #pragma once
 
+#include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
-// One function, compiled for three levels of instruction sets (AVX-512, AVX2 with FMA, plain), of which the
-// processor takes the highest that it has, whoever made it; loops over kLanes independent lanes
-// vectorise without reordering any sum. The loader asks an instrumented function which of them to take
-// before the thread sanitizer can answer: there one must do.
-#ifdef __SANITIZE_THREAD__
-#define VARSCALE_SIMD
-#else
-#define VARSCALE_SIMD \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
-#endif
+#include "nn/simd.hpp"
 
 namespace varscale::nn {
 
@@ -34,6 +27,47 @@ inline __attribute__((always_inline)) Floats load(const float* x, int64_t n) {
 
 inline __attribute__((always_inline)) void store(const Floats& lanes, float* out, int64_t n) {
   std::memcpy(out, &lanes, static_cast<size_t>(n) * sizeof(float));
+}
+
+// kLanes elements of a row of float32 or bf16 (as its bits). Narrowed to the nearest, ties to even; NaN stays NaN.
+using Halves = uint16_t __attribute__((vector_size(2 * kLanes)));
+inline __attribute__((always_inline)) Floats load_lanes(const float* x) { return load(x, kLanes); }
+inline __attribute__((always_inline)) Floats load_lanes(const uint16_t* x) {
+  Halves lanes;
+  std::memcpy(&lanes, x, sizeof(lanes));
+  return std::bit_cast<Floats>(__builtin_convertvector(lanes, Ints) << 16);
+}
+inline __attribute__((always_inline)) void store_lanes(const Floats& lanes, float* out) { store(lanes, out, kLanes); }
+inline __attribute__((always_inline)) void store_lanes(const Floats& lanes, uint16_t* out) {
+  const Ints bits = std::bit_cast<Ints>(lanes);
+  const Ints rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  const Halves narrow = __builtin_convertvector((bits & 0x7FFFFFFF) > 0x7F800000 ? Ints{} + 0x7FC0 : rounded, Halves);
+  std::memcpy(out, &narrow, sizeof(narrow));
+}
+
+inline __attribute__((always_inline)) float sum_of(const Floats& lanes) {  // in halves
+  using Eight = float __attribute__((vector_size(32)));
+  using Four = float __attribute__((vector_size(16)));
+  const auto halves = std::bit_cast<std::array<Eight, 2>>(lanes);
+  const auto quarters = std::bit_cast<std::array<Four, 2>>(halves[0] + halves[1]);
+  const Four sums = quarters[0] + quarters[1];
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+}
+
+// exp(x) to 2 units in the last place for x <= 88; below -87 it is 0 to within 2e-38.
+inline __attribute__((always_inline)) Floats exp_lanes(const Floats x) {
+  constexpr float kRounder = 12582912.0F;  // 1.5 x 2^23: adding it leaves the nearest integer
+  const Floats bounded = x > -87.0F ? x : Floats{} - 87.0F;
+  const Floats n = (bounded * 1.44269504F + kRounder) - kRounder;
+  const Floats r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
+  Floats p = r * 1.9875691500e-4F + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  p = p * r * r + r + 1.0F;
+  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
+  return p * std::bit_cast<Floats>(exponent);
 }
 
 }  // namespace varscale::nn

@@ -5,53 +5,16 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <vector>
 
 #include "base/error.hpp"
 #include "nn/lanes.hpp"
+#include "nn/row_access.hpp"
 
 namespace varscale::nn {
 
 namespace {
-
-constexpr float kSmallestNorm = 1e-12F;
-
-// In vectors of kLanes, since the compiler does not vectorise loops over exp by itself: exp(x) to 2 units in the last place for x <= 88; below -87 it is 0 to within 1e-38.
-inline __attribute__((always_inline)) Floats exp_lanes(const Floats x) {
-  constexpr float kRounder = 12582912.0F;  // 1.5 x 2^23: adding it leaves the nearest integer
-  const Floats bounded = x > -87.0F ? x : Floats{} - 87.0F;
-  const Floats n = (bounded * 1.44269504F + kRounder) - kRounder;
-  const Floats r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
-  Floats p = r * 1.9875691500e-4F + 1.3981999507e-3F;
-  p = p * r + 8.3334519073e-3F;
-  p = p * r + 4.1665795894e-2F;
-  p = p * r + 1.6666665459e-1F;
-  p = p * r + 5.0000001201e-1F;
-  p = p * r * r + r + 1.0F;
-  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
-  return p * std::bit_cast<Floats>(exponent);
-}
-
-inline float widen(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-}
-
-// To the nearest, ties to even; NaN stays NaN.
-inline __attribute__((always_inline)) uint16_t narrow(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = bits + 0x7FFF + ((bits >> 16) & 1);
-  return static_cast<uint16_t>((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded >> 16);
-}
-
-VARSCALE_SIMD void widen_row(const uint16_t* in, float* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = widen(in[i]);
-}
-
-VARSCALE_SIMD void narrow_row(const float* in, uint16_t* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = narrow(in[i]);
-}
 
 VARSCALE_SIMD float max_of_row(const float* x, int64_t n) {
   std::array<float, kLanes> lanes;
@@ -68,8 +31,7 @@ VARSCALE_SIMD float sum_of_exp(const float* x, int64_t n, float shift) {
   Floats lanes{};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) lanes += exp_lanes(load(x + i, kLanes) - shift);
-  float sum = 0;
-  for (int64_t l = 0; l < kLanes; ++l) sum += lanes[l];
+  float sum = sum_of(lanes);
   const Floats rest = exp_lanes(load(x + i, n - i) - shift);
   for (int64_t l = 0; l < n - i; ++l) sum += rest[l];
   return sum;
@@ -80,27 +42,6 @@ VARSCALE_SIMD void scaled_exp(const float* x, float* out, int64_t n, float shift
   for (; i + kLanes <= n; i += kLanes)
     store(exp_lanes(load(x + i, kLanes) - shift) * factor, out + i, kLanes);
   store(exp_lanes(load(x + i, n - i) - shift) * factor, out + i, n - i);
-}
-
-VARSCALE_SIMD float dot(const float* a, const float* b, int64_t n) {
-  std::array<float, kLanes> lanes{};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += a[i + l] * b[i + l];
-  float sum = 0;
-  for (const float lane : lanes) sum += lane;
-  for (; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-VARSCALE_SIMD void scale_row(const float* x, float* out, int64_t n, float factor) {
-  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * factor;
-}
-
-// out = a x + b y
-VARSCALE_SIMD void combine(const float* x, float a, const float* y, float b, float* out,
-                           int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = a * x[i] + b * y[i];
 }
 
 // GELU in its tanh form is x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3).
@@ -161,46 +102,6 @@ VARSCALE_SIMD void scaled_silu(const float* x, const float* scale, const float* 
   if (i < n) store(silu(load(x + i, n - i) * load(scale + i, n - i) + load(shift + i, n - i)), out + i, n - i);
 }
 
-// Reads rows as float32: in place, or through a buffer of its own.
-class RowReader {
- public:
-  RowReader(const Tensor& tensor, int64_t length)
-      : data_(tensor.const_data_ptr()), wide_(tensor.scalar_type() == at::kFloat) {
-    if (!wide_) buffer_.resize(length);
-  }
-  const float* at(int64_t offset, int64_t length) {
-    if (wide_) return static_cast<const float*>(data_) + offset;
-    widen_row(static_cast<const uint16_t*>(data_) + offset, buffer_.data(), length);
-    return buffer_.data();
-  }
-
- private:
-  const void* data_;
-  bool wide_;
-  std::vector<float> buffer_;
-};
-
-class RowWriter {
- public:
-  RowWriter(const Tensor& tensor, int64_t length)
-      : data_(tensor.data_ptr()), wide_(tensor.scalar_type() == at::kFloat) {
-    if (!wide_) buffer_.resize(length);
-  }
-  float* at(int64_t offset) { return wide_ ? static_cast<float*>(data_) + offset : buffer_.data(); }
-  void done(int64_t offset, int64_t length) {
-    if (!wide_) narrow_row(buffer_.data(), static_cast<uint16_t*>(data_) + offset, length);
-  }
-
- private:
-  void* data_;
-  bool wide_;
-  std::vector<float> buffer_;
-};
-
-int64_t grain(int64_t row_elements) {
-  return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_elements));
-}
-
 }  // namespace
 
 SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N) {
@@ -211,7 +112,7 @@ SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N) {
   float* lse = rows.lse_N.data_ptr<float>();
   float* picked = rows.picked_N.data_ptr<float>();
   float* correct = rows.correct_N.data_ptr<float>();
-  at::parallel_for(0, N, grain(V), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
     RowReader reader(logits_NV, V);
     for (int64_t n = begin; n < end; ++n) {
       const float* x = reader.at(n * V, V);
@@ -234,7 +135,7 @@ Tensor softmax_rows_backward(const Tensor& logits_NV, const Tensor& lse_N, const
   const int64_t* target = targets_N.const_data_ptr<int64_t>();
   const float* lse = lse_N.const_data_ptr<float>();
   const float* weight = weights_N.const_data_ptr<float>();
-  at::parallel_for(0, N, grain(V), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
     RowReader reader(logits_NV, V);
     RowWriter writer(grad_NV, V);
     for (int64_t n = begin; n < end; ++n) {
@@ -247,74 +148,10 @@ Tensor softmax_rows_backward(const Tensor& logits_NV, const Tensor& lse_N, const
   return grad_NV;
 }
 
-UnitRows unit_rows(const Tensor& x_BHLD, const Tensor& scale_H, at::ScalarType out) {
-  const int64_t B = x_BHLD.size(0), H = x_BHLD.size(1), L = x_BHLD.size(2), D = x_BHLD.size(3);
-  UnitRows rows{at::empty({B, H, L, D}, x_BHLD.options().dtype(out)),
-                at::empty({B, H, L}, at::TensorOptions(at::kFloat))};
-  const float* scale = scale_H.numel() > 0 ? scale_H.const_data_ptr<float>() : nullptr;
-  float* norm = rows.norm_BHL.data_ptr<float>();
-  at::parallel_for(0, B * H * L, grain(D), [&](int64_t begin, int64_t end) {
-    RowReader reader(x_BHLD, D);
-    RowWriter writer(rows.y_BHLD, D);
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t l = row % L, h = row / L % H, b = row / L / H;
-      const float* x =
-          reader.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
-      norm[row] = std::max(std::sqrt(dot(x, x, D)), kSmallestNorm);
-      scale_row(x, writer.at(row * D), D, (scale != nullptr ? scale[h] : 1.0F) / norm[row]);
-      writer.done(row * D, D);
-    }
-  });
-  return rows;
-}
-
-UnitRowsGrad unit_rows_backward(const Tensor& grad_BHLD, const Tensor& x_BHLD,
-                                const Tensor& norm_BHL, const Tensor& scale_H) {
-  const int64_t B = x_BHLD.size(0), H = x_BHLD.size(1), L = x_BHLD.size(2), D = x_BHLD.size(3);
-  const Tensor dx_BLHD = at::empty({B, L, H, D}, x_BHLD.options());
-  const Tensor g_BHLD = grad_BHLD.stride(3) == 1 ? grad_BHLD : grad_BHLD.contiguous();
-  const float* scale = scale_H.numel() > 0 ? scale_H.const_data_ptr<float>() : nullptr;
-  const float* norm = norm_BHL.const_data_ptr<float>();
-  std::vector<double> dscale(static_cast<size_t>(B * H));  // added up in a fixed order below
-  at::parallel_for(0, B * H, 1, [&](int64_t begin, int64_t end) {
-    RowReader xs(x_BHLD, D), gs(g_BHLD, D);
-    RowWriter writer(dx_BLHD, D);
-    for (int64_t bh = begin; bh < end; ++bh) {
-      const int64_t b = bh / H, h = bh % H;
-      double sum = 0;
-      for (int64_t l = 0; l < L; ++l) {
-        const float* x =
-            xs.at(b * x_BHLD.stride(0) + h * x_BHLD.stride(1) + l * x_BHLD.stride(2), D);
-        const float* g =
-            gs.at(b * g_BHLD.stride(0) + h * g_BHLD.stride(1) + l * g_BHLD.stride(2), D);
-        const float n = norm[bh * L + l], s = scale != nullptr ? scale[h] : 1.0F;
-        const float along = dot(g, x, D) / n;  // of the gradient along the unit vector
-        sum += along;
-        // Below the smallest norm the factor is constant.
-        const float back = n > kSmallestNorm ? -s * along / (n * n) : 0.0F;
-        const int64_t place = ((b * L + l) * H + h) * D;
-        combine(g, s / n, x, back, writer.at(place), D);
-        writer.done(place, D);
-      }
-      dscale[static_cast<size_t>(bh)] = sum;
-    }
-  });
-  UnitRowsGrad grad{dx_BLHD.transpose(1, 2), Tensor()};
-  if (scale != nullptr) {
-    grad.dscale_H = at::empty({H}, at::TensorOptions(at::kFloat));
-    for (int64_t h = 0; h < H; ++h) {
-      double sum = 0;
-      for (int64_t b = 0; b < B; ++b) sum += dscale[static_cast<size_t>(b * H + h)];
-      grad.dscale_H.data_ptr<float>()[h] = static_cast<float>(sum);
-    }
-  }
-  return grad;
-}
-
 Tensor gelu_rows(const Tensor& x) {
   const Tensor y = at::empty_like(x);
   const int64_t C = x.size(-1), N = x.numel() / C;
-  at::parallel_for(0, N, grain(C), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, N, row_grain(C), [&](int64_t begin, int64_t end) {
     RowReader xs(x, C);
     RowWriter writer(y, C);
     for (int64_t n = begin; n < end; ++n) {
@@ -328,7 +165,7 @@ Tensor gelu_rows(const Tensor& x) {
 Tensor gelu_rows_backward(const Tensor& grad, const Tensor& x) {
   const Tensor dx = at::empty_like(x);
   const int64_t C = x.size(-1), N = x.numel() / C;
-  at::parallel_for(0, N, grain(C), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, N, row_grain(C), [&](int64_t begin, int64_t end) {
     RowReader gs(grad, C), xs(x, C);
     RowWriter writer(dx, C);
     for (int64_t n = begin; n < end; ++n) {
@@ -387,7 +224,7 @@ Tensor group_norm_silu(const Tensor& x_BCHW, int64_t groups, const Tensor& weigh
     }
   }
   const Tensor y_BCHW = at::empty_like(x_BCHW);
-  at::parallel_for(0, B * N, grain(C), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, B * N, row_grain(C), [&](int64_t begin, int64_t end) {
     RowReader reader(x_BCHW, C);
     RowWriter writer(y_BCHW, C);
     for (int64_t n = begin; n < end; ++n) {

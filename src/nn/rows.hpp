@@ -22,20 +22,6 @@ SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N);
 Tensor softmax_rows_backward(const Tensor& logits_NV, const Tensor& lse_N, const Tensor& targets_N,
                              const Tensor& grad_N);
 
-// x / max(|x|, 1e-12) times scale_H per head, as `out`; x [B, H, L, D] whose rows of D are contiguous,
-// scale_H float32, or without elements for 1. norm_BHL float32 is |x| with that bound.
-struct UnitRows {
-  Tensor y_BHLD, norm_BHL;
-};
-UnitRows unit_rows(const Tensor& x_BHLD, const Tensor& scale_H, at::ScalarType out);
-
-// Gradients of x (its dtype, laid out as [B, L, H, D] in memory) and of scale_H (undefined without a scale).
-struct UnitRowsGrad {
-  Tensor dx_BHLD, dscale_H;
-};
-UnitRowsGrad unit_rows_backward(const Tensor& grad_BHLD, const Tensor& x_BHLD,
-                                const Tensor& norm_BHL, const Tensor& scale_H);
-
 // GELU in its tanh form (arXiv 1606.08415) of contiguous x, and the gradient of x from that of the result; both
 // in the dtype of x.
 Tensor gelu_rows(const Tensor& x);

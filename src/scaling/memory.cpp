@@ -13,21 +13,22 @@ int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Bytes that one block keeps per token for its backward.
 int64_t kept_per_token(const VarShape& shape, const MemoryOptions& options) {
   const int64_t w = shape.width, h = shape.hidden();
-  const int64_t unit = shape.attn_l2_norm ? 2 : 0;  // unit-norm q and k
-  // Always float32: input and output of both norms, and the two branches before their gates.
-  const int64_t wide = 4 * 6 * w;
-  // In the compute type: both modulated forms, q, k and v, the attention's output; both hidden layers.
-  const int64_t numbers = (6 + unit) * w + 2 * h;
-  if (options.precision == Precision::kFp32) return wide + 4 * numbers;
-  // bf16 on the CPU attends by products: it keeps a copy of v and the softmax of every pair of tokens.
-  int64_t softmax = 0;
-  if (!options.on_gpu) {
-    const ScaleList& scales = shape.tokens.scales;
-    int64_t pairs = 0;
-    for (int64_t k = 0; k < scales.count(); ++k) pairs += scales.tokens_at(k) * scales.end(k);
-    softmax = 2 * (w + shape.heads * pairs / scales.tokens());
+  const int64_t c = options.precision == Precision::kBf16 ? 2 : 4;
+  if (options.on_gpu) {
+    const int64_t unit = shape.attn_l2_norm ? 2 : 0;  // unit-norm q and k beside those of the projection
+    // Always float32: input and output of both norms, and the two branches before their gates. In the compute type: both
+    // modulated forms, q, k and v, the attention's output; both hidden layers.
+    return 4 * 6 * w + c * ((6 + unit) * w + 2 * h);
   }
-  return wide + 2 * numbers + softmax;
+  // The CPU's kernels keep the inputs of both norms in float32; in the compute type both modulated forms, q, k and v as
+  // attention takes them, its output and both branches; both hidden layers.
+  const int64_t kept = 4 * 2 * w + c * (8 * w + 2 * h);
+  if (options.precision == Precision::kFp32) return kept;
+  // In bf16 they attend by products, and keep the softmax of every pair of tokens.
+  const ScaleList& scales = shape.tokens.scales;
+  int64_t pairs = 0;
+  for (int64_t k = 0; k < scales.count(); ++k) pairs += scales.tokens_at(k) * scales.end(k);
+  return kept + 2 * shape.heads * pairs / scales.tokens();
 }
 
 }  // namespace
@@ -74,7 +75,7 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
   const int64_t block_kept = rows * kept_per_token(shape, options);
   const int64_t blocks_kept = options.recompute ? 4 * d * rows * w + block_kept : d * block_kept;
   const int64_t adaln_kept = 4 * options.micro_batch * d * 6 * w;
-  const int64_t outside_kept = 4 * rows * (4 * w + shape.tokens.code_width);
+  const int64_t outside_kept = 4 * rows * ((options.on_gpu ? 4 : 2) * w + shape.tokens.code_width);
   bytes.activations = blocks_kept + adaln_kept + outside_kept;
   const int64_t loss_bytes = c == 2 && options.on_gpu ? c + 4 + 4 : 2 * c;
   bytes.logits = rows * shape.tokens.vocabulary * loss_bytes;

@@ -30,7 +30,7 @@ struct MemoryOptions {
   Holding holding = Holding::kReplicated;
   int64_t shards = 1;           // replicated: 1
   bool recompute = false;       // blocks keep their input only and run again in backward
-  bool on_gpu = false;          // whose kernels of the loss and of bf16 attention differ from the CPU's
+  bool on_gpu = false;          // whose operations keep other things than the CPU's
   bool async_snapshot = false;  // a copy of weights and moments while a checkpoint is written
 };
 
@@ -45,10 +45,10 @@ struct MemoryEstimate {
   int64_t compute_copies = 0;
   // Sharded: 4 (1 + 1 / S) x (root + 2 blocks), whole gradients before scattering and what arrives.
   int64_t reduce_buffer = 0;
-  // Kept for backward, per token and block: 6 w in fp32 (inputs and outputs of the norms, the branches)
-  // and 8 w + 2 h in the compute type (6 w + 2 h without unit-norm q and k); bf16 on the CPU also 2 w and
-  // its attention's softmax. With recompute 4 w bytes, and once a block's worth. In fp32: 6 w per image
-  // and block (AdaLN), and outside the blocks 4 w + Cvae a token.
+  // Kept for backward, per token and block. On the CPU 2 w in fp32 (inputs of the norms) and 8 w + 2 h in the compute type; in
+  // bf16 also its attention's softmax. On a GPU 6 w in fp32 (outputs of the norms and the branches too) and 8 w + 2 h (6 w + 2 h
+  // without unit-norm q and k). With recompute 4 w bytes, and once a block's worth. In fp32: 6 w per image
+  // and block (AdaLN), and outside the blocks 2 w (GPU: 4 w) + Cvae a token.
   int64_t activations = 0;
   int64_t logits = 0;     // B L V: the logits and their gradient; of bf16 on a GPU also in fp32
   // Gradients inside one block: 6 w + 2 h numbers a token. The logits are gone by then, so the larger of

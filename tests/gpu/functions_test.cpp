@@ -79,14 +79,22 @@ TEST(ModulatedNorm, IsTheSameOnBothDevices) {
   }
 }
 
-TEST(ScaledUnitNorm, IsTheSameOnBothDevices) {
+TEST(GatedResidual, IsTheSameOnBothDevices) {
   for (const auto type : {at::kFloat, at::kBFloat16}) {
-    const Tensor x = input("x", {2, 3, 30, 64}, type), scale = input("scale", {1, 3, 1, 1}) + 2;
     expect_same_on_both(
-        "with a scale", {x, scale},
-        [&](const Inputs& in) { return scaled_unit_norm(in[0], in[1], type); }, tolerance_of(type));
+        "gate", {input("x", {2, 30, 128}), input("branch", {2, 30, 128}, type), input("gate", {2, 1, 128})},
+        [&](const Inputs& in) { return gated_residual(in[0], in[1], in[2]); }, tolerance_of(type));
+  }
+}
+
+TEST(UnitHeads, AreTheSameOnBothDevices) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
     expect_same_on_both(
-        "without", {x}, [&](const Inputs& in) { return scaled_unit_norm(in[0], {}, type); },
+        "heads", {input("qkv", {2, 30, 3 * 3 * 64}, type), input("scale", {1, 3, 1, 1}) + 2},
+        [&](const Inputs& in) {
+          const Heads heads = unit_heads(in[0], in[1]);
+          return at::cat({heads.q_BHLD, heads.k_BHLD, heads.v_BHLD});
+        },
         tolerance_of(type));
   }
 }

@@ -6,6 +6,7 @@
 
 #include "comm/call.hpp"
 #include "comm/thread_group.hpp"
+#include "nn/device.hpp"
 #include "scaling/memory.hpp"
 #include "tests/parallel/small_model.hpp"
 
@@ -73,6 +74,25 @@ TEST(Memory, Zero3OfDepth12HoldsWhatTheEstimateSays) {
                  at::toString(compute), world, held.total() / 1048576.0, want / 1048576.0,
                  before / 1048576.0);
     }
+  }
+}
+
+// Forward of d4 at 256 px. What is outside the blocks and the small tensors of each image are counted by the kilobyte.
+TEST(Memory, ForwardKeepsWhatTheEstimateSays) {
+  nn::count_cpu_memory();
+  const scaling::VarShape shape = imagenet_shape(4);
+  for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
+    const models::Var model(shape, {.weights = compute});
+    for (const nn::NamedTensor& parameter : model.parameters()) parameter.tensor.detach().zero_();
+    const at::Tensor labels_B = at::zeros({2}, at::kLong), teacher_BLE = at::zeros({2, 679, 32});
+    const int64_t before = nn::held_bytes(at::kCPU);
+    const at::Tensor logits_BLV = model.forward(labels_B, teacher_BLE, {.compute = compute});
+    const auto kept = static_cast<double>(nn::held_bytes(at::kCPU) - before - static_cast<int64_t>(logits_BLV.nbytes()));
+    const scaling::MemoryEstimate bytes = scaling::estimate_memory(
+        shape, {.micro_batch = 2,
+                .precision = compute == at::kBFloat16 ? scaling::Precision::kBf16 : scaling::Precision::kFp32});
+    EXPECT_NEAR(kept, static_cast<double>(bytes.activations), 0.03 * static_cast<double>(bytes.activations))
+        << at::toString(compute);
   }
 }
 

@@ -147,16 +147,14 @@ std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC,
   const Tensor normed = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, compute);
   // k has no bias: a constant added to every key does not change the softmax.
   const Tensor bias = at::cat({block.q_bias, at::zeros_like(block.q_bias), block.v_bias});
-  const std::vector<Tensor> qkv = nn::linear(normed, block.qkv_weight, bias, compute)
-                                      .view({B, L, 3, shape_.heads, shape_.head_width()})
-                                      .permute({2, 0, 3, 1, 4})
-                                      .unbind(0);
-  Tensor q = qkv[0], k = qkv[1];
+  const Tensor qkv_BLM = nn::linear(normed, block.qkv_weight, bias, compute);
   if (shape_.attn_l2_norm) {
-    q = nn::scaled_unit_norm(q, block.scale_mul.clamp_max(kMaxLogScale).exp(), compute);
-    k = nn::scaled_unit_norm(k, {}, compute);
+    const nn::Heads heads = nn::unit_heads(qkv_BLM, block.scale_mul.clamp_max(kMaxLogScale).exp());
+    return {heads.q_BHLD, heads.k_BHLD, heads.v_BHLD};
   }
-  return {q, k, qkv[2]};
+  const std::vector<Tensor> parts =
+      qkv_BLM.view({B, L, 3, shape_.heads, shape_.head_width()}).permute({2, 0, 3, 1, 4}).unbind(0);
+  return {parts[0], parts[1], parts[2]};
 }
 
 Tensor Var::attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
@@ -186,9 +184,9 @@ Tensor Var::block(int64_t index, const Tensor& x_BLC, const Condition& condition
     gamma2 = gamma2 * options.drop_path_SB[2 * index + 1].view({-1, 1, 1});
   }
   const Tensor attn_out = attention_branch(index, x_BLC, mod, spans, options.compute);
-  const Tensor x1_BLC = at::addcmul(x_BLC, attn_out.to(at::kFloat), gamma1);
+  const Tensor x1_BLC = nn::gated_residual(x_BLC, attn_out, gamma1);
   const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, options.compute);
-  return at::addcmul(x1_BLC, ffn_out.to(at::kFloat), gamma2);
+  return nn::gated_residual(x1_BLC, ffn_out, gamma2);
 }
 
 Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& condition,
@@ -206,10 +204,10 @@ Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& co
           .transpose(1, 2)
           .reshape({x_BLC.size(0), x_BLC.size(1), shape_.width});
   const Tensor attn_out = nn::linear(attended, block.proj_weight, block.proj_bias, compute);
-  const Tensor x1_BLC = at::addcmul(x_BLC, attn_out.to(at::kFloat), mod.gamma1);
+  const Tensor x1_BLC = nn::gated_residual(x_BLC, attn_out, mod.gamma1);
   const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, compute);
   if (index + 1 == shape_.depth) cache.tokens = end;
-  return at::addcmul(x1_BLC, ffn_out.to(at::kFloat), mod.gamma2);
+  return nn::gated_residual(x1_BLC, ffn_out, mod.gamma2);
 }
 
 KvCache Var::make_cache(int64_t batch, at::ScalarType compute) const {

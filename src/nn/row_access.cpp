@@ -1,0 +1,64 @@
+#include "nn/row_access.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "nn/simd.hpp"
+
+namespace varscale::nn {
+
+namespace {
+
+inline float widen(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+inline __attribute__((always_inline)) uint16_t narrow(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = bits + 0x7FFF + ((bits >> 16) & 1);
+  return static_cast<uint16_t>((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded >> 16);
+}
+
+}  // namespace
+
+bool has_row_kernels(const at::Tensor& x) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+
+int64_t row_grain(int64_t row_elements) {
+  return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, row_elements));
+}
+
+VARSCALE_SIMD void widen_row(const uint16_t* in, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = widen(in[i]);
+}
+
+VARSCALE_SIMD void narrow_row(const float* in, uint16_t* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = narrow(in[i]);
+}
+
+at::Tensor sample_sums(int64_t B, int64_t L, int64_t width,
+                       const std::function<void(int64_t begin, int64_t end, float* sums)>& rows) {
+  constexpr int64_t kRows = 32;  // what is added up in float32
+  const int64_t chunks = (L + kRows - 1) / kRows;
+  std::vector<float> partial(static_cast<size_t>(B * chunks * width));
+  at::parallel_for(0, B * chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t b = chunk / chunks, first = chunk % chunks * kRows;
+      rows(b * L + first, b * L + std::min(L, first + kRows), partial.data() + chunk * width);
+    }
+  });
+  at::Tensor sums = at::empty({B, width}, at::TensorOptions(at::kFloat));
+  auto* out = sums.data_ptr<float>();
+  std::vector<double> sum(static_cast<size_t>(width));
+  for (int64_t b = 0; b < B; ++b) {
+    std::fill(sum.begin(), sum.end(), 0.0);
+    for (int64_t chunk = b * chunks; chunk < (b + 1) * chunks; ++chunk)
+      for (int64_t i = 0; i < width; ++i) sum[static_cast<size_t>(i)] += partial[static_cast<size_t>(chunk * width + i)];
+    for (int64_t i = 0; i < width; ++i) out[b * width + i] = static_cast<float>(sum[static_cast<size_t>(i)]);
+  }
+  return sums;
+}
+
+}  // namespace varscale::nn
