@@ -36,7 +36,8 @@ class RowPrefixAttention : public torch::autograd::Function<RowPrefixAttention> 
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const std::vector<PrefixSpan>& spans, double scale) {
-    const Attended attended = attention_rows(q, k, v, spans, scale);
+    const Attended attended =
+        q.scalar_type() == at::kBFloat16 ? attention_bf16(q, k, v, spans, scale) : attention_rows(q, k, v, spans, scale);
     ctx->save_for_backward({q, k, v, attended.out_BLHD, attended.lse_BHL});
     std::vector<int64_t> bounds;
     std::vector<Tensor> masks;
@@ -58,15 +59,16 @@ class RowPrefixAttention : public torch::autograd::Function<RowPrefixAttention> 
     std::vector<PrefixSpan> spans;
     for (size_t i = 0; i < masks.size(); ++i)
       spans.push_back({bounds[2 * i], bounds[2 * i + 1], masks[i].numel() > 0 ? masks[i] : Tensor()});
+    const auto backward_of = saved[0].scalar_type() == at::kBFloat16 ? attention_bf16_backward : attention_rows_backward;
     const AttentionGrads back =
-        attention_rows_backward(grads[0].contiguous().view(saved[3].sizes()), saved[0], saved[1], saved[2],
-                                {saved[3], saved[4]}, spans, ctx->saved_data["scale"].toDouble());
+        backward_of(grads[0].contiguous().view(saved[3].sizes()), saved[0], saved[1], saved[2], {saved[3], saved[4]}, spans,
+                    ctx->saved_data["scale"].toDouble());
     return {back.dq_BLHD.transpose(1, 2), back.dk_BLHD.transpose(1, 2), back.dv_BLHD.transpose(1, 2), Tensor(), Tensor()};
   }
 };
 
-// In bf16 batched products by oneDNN are several times as fast as in float32: scores and shares are written out, and the
-// shares kept for backward.
+// In bf16 where the kernel does not serve: batched products by oneDNN are several times as fast as in float32, with AMX many
+// times. Scores and shares are written out, and the shares kept for backward.
 class Bf16PrefixAttention : public torch::autograd::Function<Bf16PrefixAttention> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -240,10 +242,10 @@ Tensor prefix_attention(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor
                  "attention over {} tokens with spans for {}", q_BHLD.size(2),
                  spans.empty() ? 0 : spans.back().end);
   const auto dtype = q_BHLD.scalar_type();
+  if (has_attention_rows(q_BHLD, k_BHLD, v_BHLD) || has_attention_bf16(q_BHLD, k_BHLD, v_BHLD))
+    return RowPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
   if (q_BHLD.is_cpu() && dtype == at::kBFloat16)
     return Bf16PrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
-  if (has_attention_rows(q_BHLD, k_BHLD, v_BHLD))
-    return RowPrefixAttention::apply(q_BHLD, k_BHLD, v_BHLD, spans, scale);
   const bool differentiable =
       at::GradMode::is_enabled() &&
       (q_BHLD.requires_grad() || k_BHLD.requires_grad() || v_BHLD.requires_grad());

@@ -6,16 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 
+#include "nn/attention_chunks.hpp"
 #include "nn/lanes.hpp"
 
 namespace varscale::nn {
 
 namespace {
-
-constexpr int64_t kQueries = 2 * kLanes;  // of a chunk
-static_assert(kQueries == 32);
 
 // A matrix whose rows or columns may lie apart.
 struct Rows {
@@ -111,27 +108,9 @@ VARSCALE_SIMD void scale_row(float* x, float factor, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] *= factor;
 }
 
-// One head of one image.
 Rows head_of(const Tensor& x_BHLD, int64_t b, int64_t h) {
-  return {x_BHLD.const_data_ptr<float>() + b * x_BHLD.stride(0) + h * x_BHLD.stride(1), x_BHLD.stride(2)};
-}
-
-// Queries [begin, begin + count) of a span, on its keys [0, keys).
-struct Chunk {
-  int64_t begin, count, keys;
-  const float* mask;  // of the first query, or null; a row has as many keys
-};
-
-std::vector<Chunk> chunks_of(const std::vector<PrefixSpan>& spans) {
-  std::vector<Chunk> chunks;
-  for (const PrefixSpan& span : spans) {
-    const float* mask = span.mask_QK.defined() ? span.mask_QK.const_data_ptr<float>() : nullptr;
-    for (int64_t begin = span.begin; begin < span.end; begin += kQueries) {
-      chunks.push_back({begin, std::min(kQueries, span.end - begin), span.end,
-                        mask == nullptr ? nullptr : mask + (begin - span.begin) * span.end});
-    }
-  }
-  return chunks;
+  const auto head = head_rows<const float>(x_BHLD, b, h);
+  return {head.data, head.row};
 }
 
 // The rows of a chunk times a factor as [D, 32], a query a lane; lanes without a query are zero.
@@ -141,12 +120,6 @@ void transpose_chunk(const Rows x, const Chunk& chunk, int64_t D, float factor, 
     const float* row = x.data + (chunk.begin + i) * x.row;
     for (int64_t d = 0; d < D; ++d) out[d * kQueries + i] = row[d] * factor;
   }
-}
-
-void add_mask(const Chunk& chunk, float* scores) {
-  if (chunk.mask == nullptr) return;
-  for (int64_t i = 0; i < chunk.count; ++i)
-    for (int64_t k = 0; k < chunk.keys; ++k) scores[k * kQueries + i] += chunk.mask[i * chunk.keys + k];
 }
 
 // What one thread works in.

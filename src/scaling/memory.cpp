@@ -23,8 +23,8 @@ int64_t kept_per_token(const VarShape& shape, const MemoryOptions& options) {
   // The CPU's kernels keep the inputs of both norms in float32; in the compute type both modulated forms, q, k and v as
   // attention takes them, its output and both branches; both hidden layers.
   const int64_t kept = 4 * 2 * w + c * (8 * w + 2 * h);
-  if (options.precision == Precision::kFp32) return kept;
-  // In bf16 they attend by products, and keep the softmax of every pair of tokens.
+  if (options.precision == Precision::kFp32 || !options.softmax_kept) return kept;
+  // Attention by products keeps the softmax of every pair of tokens.
   const ScaleList& scales = shape.tokens.scales;
   int64_t pairs = 0;
   for (int64_t k = 0; k < scales.count(); ++k) pairs += scales.tokens_at(k) * scales.end(k);

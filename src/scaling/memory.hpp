@@ -31,6 +31,7 @@ struct MemoryOptions {
   int64_t shards = 1;           // replicated: 1
   bool recompute = false;       // blocks keep their input only and run again in backward
   bool on_gpu = false;          // whose operations keep other things than the CPU's
+  bool softmax_kept = true;     // by bf16 attention on a CPU without dot products of bf16 pairs (nn/attention_rows.hpp)
   bool async_snapshot = false;  // a copy of weights and moments while a checkpoint is written
 };
 
@@ -46,7 +47,7 @@ struct MemoryEstimate {
   // Sharded: 4 (1 + 1 / S) x (root + 2 blocks), whole gradients before scattering and what arrives.
   int64_t reduce_buffer = 0;
   // Kept for backward, per token and block. On the CPU 2 w in fp32 (inputs of the norms) and 8 w + 2 h in the compute type; in
-  // bf16 also its attention's softmax. On a GPU 6 w in fp32 (outputs of the norms and the branches too) and 8 w + 2 h (6 w + 2 h
+  // bf16 also its attention's softmax, unless softmax_kept is false. On a GPU 6 w in fp32 (outputs of the norms and the branches too) and 8 w + 2 h (6 w + 2 h
   // without unit-norm q and k). With recompute 4 w bytes, and once a block's worth. In fp32: 6 w per image
   // and block (AdaLN), and outside the blocks 2 w (GPU: 4 w) + Cvae a token.
   int64_t activations = 0;

@@ -1,6 +1,8 @@
 #include "nn/attention.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -32,6 +34,12 @@ Qkv inputs(const ScaleList& scales, at::ScalarType type, int64_t batch = 2, int6
     qkv[i] = x.to(type).set_requires_grad(true);
   }
   return qkv;
+}
+
+Qkv exact_of(const Qkv& half) {
+  Qkv exact;
+  for (int i = 0; i < 3; ++i) exact[i] = half[i].detach().to(at::kDouble).set_requires_grad(true);
+  return exact;
 }
 
 struct Result {
@@ -88,23 +96,46 @@ TEST(PrefixAttention, EqualsDenseMaskingInFloat64) {
   }
 }
 
-// bf16 keeps 8 bits (4e-3 a rounding); probabilities and products are rounded a few times.
+// Widths of several tiles, of one and a half, and of none: there ATen's operations serve.
+TEST(PrefixAttention, EqualsDenseMaskingAtAnyHeadWidth) {
+  const ScaleList scales({1, 2, 3, 4, 6});
+  for (const int64_t width : {64, 48, 20})
+    expect_close(run_prefix(inputs(scales, at::kFloat, 2, 3, width), scales),
+                 run_masked(inputs(scales, at::kDouble, 2, 3, width), scales), 3e-6, fmt::format("width {}", width));
+}
+
+// bf16 keeps 8 bits (4e-3 a rounding); shares and products are rounded a few times. Widths of a processor's dot products of
+// pairs, where it has them, and of none.
 TEST(PrefixAttention, IsCloseInBfloat16) {
-  for (const auto& sides : kScaleLists) {
-    const ScaleList scales(sides);
-    const Qkv half = inputs(scales, at::kBFloat16);
-    Qkv exact;
-    for (int i = 0; i < 3; ++i) exact[i] = half[i].detach().to(at::kDouble).set_requires_grad(true);
-    const Result got = run_prefix(half, scales);
-    EXPECT_EQ(got.out_BLC.scalar_type(), at::kBFloat16);
-    EXPECT_EQ(got.grads[1].scalar_type(), at::kBFloat16);
-    expect_close(got, run_masked(exact, scales), 2e-2, scales.words());
+  for (const int64_t width : {16, 64, 20}) {
+    for (const auto& sides : kScaleLists) {
+      const ScaleList scales(sides);
+      const Qkv half = inputs(scales, at::kBFloat16, 2, 3, width);
+      const Result got = run_prefix(half, scales);
+      EXPECT_EQ(got.out_BLC.scalar_type(), at::kBFloat16);
+      EXPECT_EQ(got.grads[1].scalar_type(), at::kBFloat16);
+      expect_close(got, run_masked(exact_of(half), scales), 2e-2, fmt::format("width {}, {}", width, scales.words()));
+    }
   }
+}
+
+TEST(PrefixAttention, GivesTheSameBitsInBfloat16WithOneAndTwoThreads) {
+  const ScaleList scales({1, 2, 3, 4, 6});
+  const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  const Result one = run_prefix(inputs(scales, at::kBFloat16, 2, 3, 64), scales);
+  at::set_num_threads(2);
+  const Result two = run_prefix(inputs(scales, at::kBFloat16, 2, 3, 64), scales);
+  at::set_num_threads(before);
+  EXPECT_TRUE(at::equal(one.out_BLC, two.out_BLC));
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(at::equal(one.grads[i], two.grads[i])) << i;
 }
 
 TEST(PrefixAttention, AppliesTheScale) {
   const ScaleList scales({1, 2, 3, 4});
   const double scale = 0.25 / 4;
+  const Qkv half = inputs(scales, at::kBFloat16);
+  expect_close(run_prefix(half, scales, 32, scale), run_masked(exact_of(half), scales, scale), 2e-2, "scale in bf16");
   expect_close(run_prefix(inputs(scales, at::kFloat), scales, 32, scale),
                run_masked(inputs(scales, at::kDouble), scales, scale), 3e-6, "scale");
 }

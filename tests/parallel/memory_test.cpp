@@ -6,6 +6,7 @@
 
 #include "comm/call.hpp"
 #include "comm/thread_group.hpp"
+#include "nn/attention_rows.hpp"
 #include "nn/device.hpp"
 #include "scaling/memory.hpp"
 #include "tests/parallel/small_model.hpp"
@@ -90,7 +91,8 @@ TEST(Memory, ForwardKeepsWhatTheEstimateSays) {
     const auto kept = static_cast<double>(nn::held_bytes(at::kCPU) - before - static_cast<int64_t>(logits_BLV.nbytes()));
     const scaling::MemoryEstimate bytes = scaling::estimate_memory(
         shape, {.micro_batch = 2,
-                .precision = compute == at::kBFloat16 ? scaling::Precision::kBf16 : scaling::Precision::kFp32});
+                .precision = compute == at::kBFloat16 ? scaling::Precision::kBf16 : scaling::Precision::kFp32,
+                .softmax_kept = !nn::has_bf16_dot_products()});
     EXPECT_NEAR(kept, static_cast<double>(bytes.activations), 0.03 * static_cast<double>(bytes.activations))
         << at::toString(compute);
   }

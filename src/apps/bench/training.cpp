@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "nn/async.hpp"
+#include "nn/attention_rows.hpp"
 #include "nn/device.hpp"
 #include "nn/functional.hpp"
 #include "scaling/count.hpp"
@@ -48,7 +49,8 @@ scaling::MemoryEstimate TrainingOptions::memory(int ranks) const {
       .precision = precision == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32,
       .holding = mode == "replicated" ? Holding::kReplicated : mode == "zero2" ? Holding::kZero2 : Holding::kZero3,
       .recompute = recompute,
-      .on_gpu = device == "cuda"};
+      .on_gpu = device == "cuda",
+      .softmax_kept = !nn::has_bf16_dot_products()};
   if (mode != "replicated") memory.shards = mode == "hybrid" ? shards : ranks;
   return scaling::estimate_memory(shape(), memory);
 }
