@@ -18,7 +18,8 @@ def check(condition, message):
 
 
 def results(*medians):
-    return [{"median_ms": median, "tflops": 0.5, "torch": "2.11.0+cu130", "first_step_s": 30.0} for median in medians]
+    return [{"median_ms": median, "tflops": 0.5, "torch": "2.11.0+cu130", "first_step_s": 30.0, "product_tflops_a_rank": 0.625,
+             "share_of_products": 0.8} for median in medians]
 
 
 def check_figures():
@@ -29,7 +30,7 @@ def check_figures():
     row = rows["fp32", 2]
     check(step_report.best_path(row) == "mask, compiled", "the best path is not the one of the least median, 300")
     check(step_report.ratios(row, "mask, compiled") == [1.6, 1.5, 1.8], "ratios are not those within the rounds")
-    facts = {"machine": "M", "options": SimpleNamespace(depths=[2], rounds=3, threads=2, repeats=12, warmup=3,
+    facts = {"machine": "M", "options": SimpleNamespace(device="cpu", depths=[2], rounds=3, threads=2, repeats=12, warmup=3,
                                                         precision=["fp32", "bf16"]),
              "reasons": {"flex, compiled": "no backward."}, "others_s": 6.0 * os.cpu_count(), "wall_s": 60.0,
              "commit": "c", "compiler": "12", "python": "3", "command": "C", "lines": {"ours": "L"}, "batches": {2: 8}}
@@ -40,6 +41,7 @@ def check_figures():
                   "Other work took 10 % of the machine meanwhile: these figures are not to be quoted",
                   "median over 3 rounds of the ratio within a round",
                   "| 2 | **mask, compiled** | 160.0 300.0 720.0 | 187 % | 0.167 | 1.60 1.50 1.80 |",
+                  "| 2 | fp32 | 0.625 | 80 % 80 % 80 % | 27 % |",  # 0.5 x 100 / 300 of 0.625
                   "The path flex, compiled does not run here: no backward.\n"):
         check(words in text, f"not in the report: {words}\n{text}")
 

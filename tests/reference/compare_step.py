@@ -30,6 +30,9 @@ PATHS = [path for path in step_report.PATH_WORDS if path != OURS]
 ALLOCATOR = "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=1073741824:glibc.malloc.top_pad=67108864"
 # Paths of one precision take the same weights, batch and drops, so their losses differ by roundings alone.
 LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
+# By device: depths, and images a step of each depth; of a depth that is not there, those of the next smaller one.
+DEPTHS = {"cpu": [2, 4, 6, 8], "cuda": [8, 16, 24, 30]}
+BATCHES = {"cpu": {1: 8, 3: 4}, "cuda": {1: 128, 16: 48, 24: 24, 30: 16}}
 
 
 def refuse(sentence):
@@ -56,20 +59,25 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="launch/bench.sh step", description="Times a training step at 256 px (680 tokens) of var_bench and of our own "
         "PyTorch model (tests/reference/var_torch.py), turn by turn, and writes a dated file.")
-    parser.add_argument("--depths", type=numbers, default=[2, 4, 6, 8], help="of the models (2,4,6,8)")
+    parser.add_argument("--device", choices=DEPTHS, default="cpu", help="cpu, or cuda: one GPU")
+    parser.add_argument("--depths", type=numbers, help="of the models (2,4,6,8; on a GPU 8,16,24,30)")
     parser.add_argument("--precision", type=precisions, default=["fp32", "bf16"], help="fp32,bf16, or one of them")
     parser.add_argument("--rounds", type=count, default=3, help="every path once in each (3)")
-    parser.add_argument("--batch", type=count, help="images a step (8 at d2, else 4)")
+    parser.add_argument("--batch", type=count, help="images a step (8 at d2, else 4; on a GPU 128 at d8, 48 at d16, 24 at d24, 16 at d30)")
     parser.add_argument("--repeats", type=count, default=12, help="steps of a process that count (12)")
     parser.add_argument("--warmup", type=count, default=3, help="steps before them (3)")
     parser.add_argument("--threads", type=count, default=2, help="of each side (2)")
     parser.add_argument("--out", type=pathlib.Path, default=SOURCE / "results/benchmarks", help="folder of the file")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.depths = options.depths or DEPTHS[options.device]
+    return options
 
 
-def check_there():
+def check_there(device):
     if not (BIN / "var_bench").exists():
         refuse(f"{BIN}/var_bench is missing; build it, or name the folder of the programs in VARSCALE_BIN")
+    if device == "cuda":  # its kernels are Triton's, which torch brings
+        return
     missing = [name for name in ("torch", "sympy", "networkx", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
         refuse(f"Python's {', '.join(missing)} is missing in .deps/venv; {SET_UP}")
@@ -92,24 +100,31 @@ def check_same_losses(times):
 
 class Runner:
     def __init__(self, options, scratch):
-        sys.path.append(str(SOURCE / "tests/programs"))
-        import torch_python
         self.options = options
         self.ours = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-        (scratch / "hollow").mkdir()
         # Kernels are compiled once and found again in the next round.
         self.theirs = self.ours | {
-            **torch_python.environment(scratch / "hollow"), "OMP_NUM_THREADS": str(options.threads),
+            **self.python(scratch / "hollow"), "OMP_NUM_THREADS": str(options.threads),
             "GLIBC_TUNABLES": ALLOCATOR, "TORCHINDUCTOR_CACHE_DIR": str(scratch / "kernels"),
             "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
+    def python(self, hollow):
+        """What Python's torch needs here: stand-ins for the GPU libraries of a CPU installation."""
+        if self.options.device == "cuda":
+            return {}
+        sys.path.append(str(SOURCE / "tests/programs"))
+        import torch_python
+        hollow.mkdir()
+        return torch_python.environment(hollow)
+
     def batch(self, depth):
-        return self.options.batch or (8 if depth == 2 else 4)
+        batches = BATCHES[self.options.device]
+        return self.options.batch or batches[max(known for known in batches if known <= depth)]
 
     def line(self, path, depth, precision):
         """The command, without its folder."""
         line = ["--depth", depth, "--batch", self.batch(depth), "--precision", precision, "--repeats",
-                self.options.repeats, "--warmup", self.options.warmup]
+                self.options.repeats, "--warmup", self.options.warmup, "--device", self.options.device]
         program = ["var_bench", "step"] if path == OURS else ["time_step.py", "--path", path]
         return [*program, *map(str, line)]
 
@@ -178,16 +193,33 @@ def machine():
 
 
 def output(*command):
+    """Empty where the program is missing."""
+    if shutil.which(command[0]) is None:
+        return ""
     return subprocess.run(command, text=True, capture_output=True, check=False, cwd=SOURCE).stdout.strip()
+
+
+def commit():
+    packed = SOURCE / "commit"  # by launch/gpu_check.sh
+    if packed.exists():
+        return packed.read_text().strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", ":!results"], cwd=SOURCE, check=False).returncode
+    return output("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+
+
+def gpu():
+    return output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader").splitlines()
 
 
 def main():
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the scratch folder goes, and the process being measured
-    check_there()
+    check_there(options.device)
     if not options.out.is_dir():
         refuse(f"--out {options.out}: there is no such folder")
     slug, words = machine()
+    if options.device == "cuda":
+        slug, words = re.sub(r"\W+", "-", (gpu() or ["gpu"])[0].split(",")[0].lower()), f"{'; '.join(gpu())} on {words}"
     depths = "-".join(f"d{depth}" for depth in options.depths)
     file = options.out / f"{datetime.date.today()}_step-reference-{depths}-256px_{slug}.md"
     if file.exists():
@@ -197,11 +229,9 @@ def main():
         runner = Runner(options, pathlib.Path(scratch))
         rows, reasons = measure(runner, options)
     others = max(0.0, busy_seconds() - busy - (own_seconds() - own))
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", ":!results"], cwd=SOURCE, check=False).returncode
     facts = {
         "machine": words, "options": options, "reasons": reasons, "others_s": others, "wall_s": time.monotonic() - begin,
-        "commit": output("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "") +
-                  (", programs of the folder in VARSCALE_BIN" if "VARSCALE_BIN" in os.environ else ""),
+        "commit": commit() + (", programs of the folder in VARSCALE_BIN" if "VARSCALE_BIN" in os.environ else ""),
         "compiler": output("g++", "-dumpfullversion"), "python": sys.version.split()[0],
         "command": shlex.join(["./launch/bench.sh", "step", *sys.argv[1:]]),
         "lines": {path: shlex.join(runner.line(path, options.depths[0], options.precision[0]))

@@ -77,6 +77,19 @@ def table(rows, precision):
     return lines
 
 
+def shares(rows):
+    """Of the rate of square products that the same machine reached after our steps, in the same process."""
+    lines = ["Our steps beside what the machine's matrix products reach, measured in the same process:", "",
+             "| depth | precision | products, TFLOP/s | share of it, round by round | the best PyTorch path's |", "| --- | --- | --- | --- | --- |"]
+    for (precision, depth), row in rows.items():
+        ours = row[OURS]
+        rate = statistics.median(result["product_tflops_a_rank"] for result in ours)
+        theirs = ours[0]["tflops"] * ours[0]["median_ms"] / statistics.median(medians(row[best_path(row)])) / rate
+        each = " ".join(f"{100 * result['share_of_products']:.0f} %" for result in ours)
+        lines.append(f"| {depth} | {precision} | {rate:.3f} | {each} | {100 * theirs:.0f} % |")
+    return lines
+
+
 def first_steps(rows):
     found = [results[0]["first_step_s"] for row in rows.values() for path, results in row.items() if "compiled" in path]
     return (min(found), max(found)) if found else None
@@ -87,9 +100,10 @@ def report(rows, facts):
     torch = next(results[0]["torch"] for row in rows.values() for path, results in row.items() if path != OURS)
     others = 100 * facts["others_s"] / (facts["wall_s"] * os.cpu_count())
     batches = listed([f"{batch} at d{depth}" for depth, batch in facts["batches"].items()])
+    where = "one GPU" if options.device == "cuda" else counted(options.threads, "CPU thread")
     step = "forward, loss, backward, gradient norm and clip at 2.0, AdamW (fused)"
     lines = [
-        f"# One training step of {listed(depths)} at 256 px on {counted(options.threads, 'CPU thread')}, against PyTorch", "",
+        f"# One training step of {listed(depths)} at 256 px on {where}, against PyTorch", "",
         result_line(rows, options.rounds, others), "",
         "| what | value |", "| --- | --- |",
         f"| machine | {facts['machine']} |",
@@ -113,6 +127,7 @@ def report(rows, facts):
         "| path | what it is |", "| --- | --- |", *(f"| {path} | {words} |" for path, words in PATH_WORDS.items()), ""]
     for precision in options.precision:
         lines += [*table(rows, precision), ""]
+    lines += [*shares(rows), ""]
     lines.append("The best PyTorch path is in bold; TFLOP/s are those of the step's FLOPs as `var_bench` counts them. "
                  "The first steps of all PyTorch paths had the same loss.")
     if compiling := first_steps(rows):

@@ -23,9 +23,12 @@ def measure(training, batch, warmup, repeats):
     teacher_BLE = torch.randn(batch, shape.tokens - shape.scales[0] ** 2, shape.code_width)
     targets_BL = torch.randint(0, shape.vocabulary, (batch, shape.tokens))
     times, losses = [], []
+    wait = torch.cuda.synchronize if labels_B.is_cuda else lambda: None
     for _ in range(warmup + repeats):
+        wait()
         begin = time.perf_counter()
         loss, _ = training.step(labels_B, teacher_BLE, targets_BL)
+        wait()
         times.append(1e3 * (time.perf_counter() - begin))
         losses.append(loss)
     kept = times[warmup:]
@@ -41,7 +44,9 @@ def main():
     parser.add_argument("--precision", choices=PRECISIONS, required=True)
     parser.add_argument("--repeats", type=int, required=True)
     parser.add_argument("--warmup", type=int, required=True)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
+    torch.set_default_device(options.device)
     torch.manual_seed(1)  # the same weights, batch and drops on every path, so that losses can be compared
     attention, compiled = PATHS[options.path]
     result = {**vars(options), "threads": torch.get_num_threads(), "torch": torch.__version__}

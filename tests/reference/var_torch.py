@@ -5,7 +5,7 @@
 
 Parameters have the public names, so that load_state_dict takes what `var_data export` writes. The model is the one of
 src/models/var: AdaLN with six modulations, unit q and k with a learned log scale, GELU by tanh, one embedding of classes,
-positions and levels, cross-entropy over all tokens. Randomness is torch's own.
+positions and levels, cross-entropy over all tokens. Randomness is torch's own, and so is the device: torch.set_default_device.
 
 Legend   B batch, L tokens, C width, H heads, D head width, E code width, V codes, S sites of drop path.
 Source   arXiv 2404.02905.
@@ -86,7 +86,7 @@ def flex_attention(scales, dtype):
     from torch.nn.attention import flex_attention as flex
     level_L = level_of_token(scales)
     mask = flex.create_block_mask(lambda b, h, i, j: level_L[i] >= level_L[j], None, None, len(level_L), len(level_L),
-                                  device="cpu")
+                                  device=level_L.device)
     return lambda q, k, v: flex.flex_attention(q.to(dtype), k.to(dtype), v.to(dtype), block_mask=mask, scale=1.0)
 
 
@@ -242,7 +242,7 @@ class Training:
     def step(self, labels_B, teacher_BLE, targets_BL):
         """One update. Returns loss and gradient norm before it, as tensors."""
         labels_B, kept_SB = self.drawn(labels_B)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(labels_B.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.loss(labels_B, teacher_BLE, targets_BL, kept_SB)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
