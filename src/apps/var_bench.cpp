@@ -30,6 +30,7 @@ constexpr const char* kExamples = R"(Examples:
   mpirun -n 2 var_bench step --depth 6 --batch 4 --mode zero3    over ranks
   mpirun -n 2 var_bench overlap --depth 6 --batch 4              what reduction during backward saves
   mpirun -n 4 var_bench memory --depth 12 --batch 4 --mode zero3     bytes held against the estimate
+  var_bench memory --fits 139 --batch 8 --precision bf16 --device cuda --recompute full     the largest depth by the estimate
   mpirun -n 2 var_bench collectives --mib 25
   var_bench sample --depth 6 --images 8 --precision bf16         drawing and decoding at 256 px, apart
   var_bench encode --images 4 --precision bf16                   images to tokens

@@ -7,6 +7,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+#include <vector>
+
 namespace varscale::nn {
 
 using at::Tensor;
@@ -33,6 +36,12 @@ Heads unit_heads(const Tensor& qkv_BLM, const Tensor& scale_1H11);
 // Linear layer whose weights are used in dtype `compute` (gradients reach the float32 weights).
 // bias may be undefined.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::ScalarType compute);
+
+// linear(inner(inputs), ...) that keeps the inputs and not what inner makes of them: backward runs it again. inner gives the
+// dtype `compute` and uses no weights; bias is defined.
+using Inner = std::function<Tensor(const std::vector<Tensor>&)>;
+Tensor linear_of(const Inner& inner, const std::vector<Tensor>& inputs, const Tensor& weight, const Tensor& bias,
+                 at::ScalarType compute);
 
 // GELU in its tanh form, of float32 or half precisions.
 Tensor gelu_tanh(const Tensor& x);

@@ -1,7 +1,10 @@
 // Linear layers by the library that is fastest for the dtype and the device.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <utility>
 
 #include "nn/functional.hpp"
 
@@ -23,6 +26,27 @@ Tensor onednn_linear(const Tensor& x_NK, const Tensor& weight_MK, const Tensor& 
                  c10::List<std::optional<at::Scalar>>(), std::nullopt);
 }
 
+// Where oneDNN's float32 product pays: many rows on the CPU.
+bool onednn_pays(const Tensor& x, const Tensor& weight, at::ScalarType compute) {
+  constexpr int64_t kRows = 64;
+  return compute == at::kFloat && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+         x.is_cpu() && at::hasMKLDNN() && x.is_contiguous() && weight.is_contiguous() &&
+         x.numel() >= kRows * x.size(-1);
+}
+
+// x and dy of two dimensions.
+Tensor input_gradient(const Tensor& dy_NM, const Tensor& weight_MK) {
+  if (!onednn_pays(dy_NM, weight_MK, dy_NM.scalar_type())) return at::mm(dy_NM, weight_MK);
+  return onednn_linear(dy_NM, weight_MK.t(), at::empty({0}));
+}
+
+Tensor weight_gradient(const Tensor& dy_NM, const Tensor& x_NK, const Tensor& weight_MK) {
+  if (!onednn_pays(x_NK, weight_MK, x_NK.scalar_type())) return at::mm(dy_NM.t(), x_NK);
+  // oneDNN takes its second factor as it lies; the first is copied, so it is the smaller one.
+  return dy_NM.size(1) <= x_NK.size(1) ? onednn_linear(dy_NM.t(), x_NK.t(), at::empty({0}))
+                                       : onednn_linear(x_NK.t(), dy_NM.t(), at::empty({0})).t();
+}
+
 class Linear : public torch::autograd::Function<Linear> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& x_NK, const Tensor& weight_MK, const Tensor& bias_M) {
@@ -36,26 +60,49 @@ class Linear : public torch::autograd::Function<Linear> {
     const Tensor &x_NK = saved[0], &weight_MK = saved[1];
     const Tensor dy_NM = grads[0].contiguous();
     variable_list result(3);
-    if (ctx->needs_input_grad(0))
-      result[0] = onednn_linear(dy_NM, weight_MK.t(), at::empty({0}));
-    if (ctx->needs_input_grad(1)) {
-      // oneDNN takes its second factor as it lies; the first is copied, so it is the smaller one.
-      const bool dy_is_smaller = dy_NM.size(1) <= x_NK.size(1);
-      result[1] = dy_is_smaller ? onednn_linear(dy_NM.t(), x_NK.t(), at::empty({0}))
-                                : onednn_linear(x_NK.t(), dy_NM.t(), at::empty({0})).t();
-    }
+    if (ctx->needs_input_grad(0)) result[0] = input_gradient(dy_NM, weight_MK);
+    if (ctx->needs_input_grad(1)) result[1] = weight_gradient(dy_NM, x_NK, weight_MK);
     if (ctx->saved_data["bias"].toBool()) result[2] = dy_NM.sum(0);
     return result;
   }
 };
 
-// Where oneDNN's float32 product pays: many rows on the CPU.
-bool onednn_pays(const Tensor& x, const Tensor& weight, at::ScalarType compute) {
-  constexpr int64_t kRows = 64;
-  return compute == at::kFloat && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
-         x.is_cpu() && at::hasMKLDNN() && x.is_contiguous() && weight.is_contiguous() &&
-         x.numel() >= kRows * x.size(-1);
-}
+// Functions are kept in the context as custom classes.
+struct InnerHolder : torch::CustomClassHolder {
+  explicit InnerHolder(Inner f) : inner(std::move(f)) {}
+  Inner inner;
+};
+
+class LinearOf : public torch::autograd::Function<LinearOf> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const c10::intrusive_ptr<InnerHolder>& holder, const Tensor& weight_MK,
+                        const Tensor& bias_M, at::ArrayRef<Tensor> inputs) {
+    variable_list saved{weight_MK};
+    saved.insert(saved.end(), inputs.begin(), inputs.end());
+    ctx->save_for_backward(saved);
+    ctx->saved_data["inner"] = c10::IValue::make_capsule(holder);
+    at::NoGradGuard no_grad;
+    return linear(holder->inner(inputs.vec()), weight_MK, bias_M, weight_MK.scalar_type());
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor& weight_MK = saved[0];
+    const auto capsule = ctx->saved_data["inner"].toCapsule();
+    const Tensor dy_NM = grads[0].contiguous().flatten(0, -2);
+    variable_list leaves;
+    for (size_t i = 1; i < saved.size(); ++i) leaves.push_back(saved[i].detach().set_requires_grad(true));
+    Tensor x;
+    {
+      const at::AutoGradMode grad_mode(true);
+      x = static_cast<InnerHolder*>(capsule.get())->inner(leaves);
+    }
+    const Tensor dx = input_gradient(dy_NM, weight_MK).view(x.sizes());
+    variable_list result{Tensor(), weight_gradient(dy_NM, x.detach().flatten(0, -2), weight_MK), dy_NM.sum(0)};
+    for (const Tensor& grad : torch::autograd::grad({x}, leaves, {dx})) result.push_back(grad);
+    return result;
+  }
+};
 
 }  // namespace
 
@@ -68,6 +115,12 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::Sca
     return Linear::apply(x.view({-1, x.size(-1)}), weight, b).view(sizes);
   }
   return at::linear(x.to(compute), weight.to(compute), bias.defined() ? bias.to(compute) : bias);
+}
+
+Tensor linear_of(const Inner& inner, const std::vector<Tensor>& inputs, const Tensor& weight, const Tensor& bias,
+                 at::ScalarType compute) {
+  return LinearOf::apply(c10::make_intrusive<InnerHolder>(inner), weight.to(compute), bias.to(compute),
+                         at::ArrayRef<Tensor>(inputs));
 }
 
 }  // namespace varscale::nn

@@ -14,15 +14,18 @@ int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t kept_per_token(const VarShape& shape, const MemoryOptions& options) {
   const int64_t w = shape.width, h = shape.hidden();
   const int64_t c = options.precision == Precision::kBf16 ? 2 : 4;
+  // Both modulated forms and the second hidden layer.
+  const bool again = options.recompute == Recompute::kSelective;
+  const int64_t inputs = again ? 0 : 2 * w + h;
   if (options.on_gpu) {
     const int64_t unit = shape.attn_l2_norm ? 2 : 0;  // unit-norm q and k beside those of the projection
-    // Always float32: input and output of both norms, and the two branches before their gates. In the compute type: both
-    // modulated forms, q, k and v, the attention's output; both hidden layers.
-    return 4 * 6 * w + c * ((6 + unit) * w + 2 * h);
+    // Always float32: input and output of both norms, and the two branches before their gates. In the compute type: q, k and v,
+    // the attention's output and the first hidden layer.
+    return 4 * (again ? 4 : 6) * w + c * ((4 + unit) * w + h + inputs);
   }
-  // The CPU's kernels keep the inputs of both norms in float32; in the compute type both modulated forms, q, k and v as
-  // attention takes them, its output and both branches; both hidden layers.
-  const int64_t kept = 4 * 2 * w + c * (8 * w + 2 * h);
+  // The CPU's kernels keep the inputs of both norms in float32; in the compute type q, k and v as attention takes
+  // them, its output, both branches and the first hidden layer.
+  const int64_t kept = 4 * 2 * w + c * (6 * w + h + inputs);
   if (options.precision == Precision::kFp32 || !options.softmax_kept) return kept;
   // Attention by products keeps the softmax of every pair of tokens.
   const ScaleList& scales = shape.tokens.scales;
@@ -32,6 +35,11 @@ int64_t kept_per_token(const VarShape& shape, const MemoryOptions& options) {
 }
 
 }  // namespace
+
+Recompute recompute_named(const std::string& name) {
+  VARSCALE_CHECK(name == "none" || name == "selective" || name == "full", "recomputation '{}'", name);
+  return name == "none" ? Recompute::kNone : name == "full" ? Recompute::kFull : Recompute::kSelective;
+}
 
 MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& options) {
   if (options.micro_batch < 1)
@@ -73,7 +81,7 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
   const int64_t w = shape.width, d = shape.depth;
   const int64_t rows = options.micro_batch * shape.tokens.scales.tokens();
   const int64_t block_kept = rows * kept_per_token(shape, options);
-  const int64_t blocks_kept = options.recompute ? 4 * d * rows * w + block_kept : d * block_kept;
+  const int64_t blocks_kept = options.recompute == Recompute::kFull ? 4 * d * rows * w + block_kept : d * block_kept;
   const int64_t adaln_kept = 4 * options.micro_batch * d * 6 * w;
   const int64_t outside_kept = 4 * rows * ((options.on_gpu ? 4 : 2) * w + shape.tokens.code_width);
   bytes.activations = blocks_kept + adaln_kept + outside_kept;

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include "scaling/shape.hpp"
 
@@ -24,12 +25,17 @@ enum class Precision { kFp32, kBf16 };  // of forward and backward; master weigh
 // the root unit with every block (kZero2) or with two blocks (kZero3, and inside the groups of hybrid).
 enum class Holding { kReplicated, kZero2, kZero3 };
 
+// What backward computes again instead of keeping it: the inputs of linear layers, or whole blocks.
+enum class Recompute { kNone, kSelective, kFull };
+// "none", "selective" or "full".
+Recompute recompute_named(const std::string& name);
+
 struct MemoryOptions {
   int64_t micro_batch = 1;  // images per forward on this rank
   Precision precision = Precision::kFp32;
   Holding holding = Holding::kReplicated;
   int64_t shards = 1;           // replicated: 1
-  bool recompute = false;       // blocks keep their input only and run again in backward
+  Recompute recompute = Recompute::kNone;
   bool on_gpu = false;          // whose operations keep other things than the CPU's
   bool softmax_kept = true;     // by bf16 attention on a CPU without dot products of bf16 pairs (nn/attention_rows.hpp)
   bool async_snapshot = false;  // a copy of weights and moments while a checkpoint is written
@@ -48,7 +54,8 @@ struct MemoryEstimate {
   int64_t reduce_buffer = 0;
   // Kept for backward, per token and block. On the CPU 2 w in fp32 (inputs of the norms) and 8 w + 2 h in the compute type; in
   // bf16 also its attention's softmax, unless softmax_kept is false. On a GPU 6 w in fp32 (outputs of the norms and the branches too) and 8 w + 2 h (6 w + 2 h
-  // without unit-norm q and k). With recompute 4 w bytes, and once a block's worth. In fp32: 6 w per image
+  // without unit-norm q and k). With selective recomputation 2 w + h less, on a GPU 2 w in fp32 less as well; with full 4 w bytes,
+  // and once a block's worth. In fp32: 6 w per image
   // and block (AdaLN), and outside the blocks 2 w (GPU: 4 w) + Cvae a token.
   int64_t activations = 0;
   int64_t logits = 0;     // B L V: the logits and their gradient; of bf16 on a GPU also in fp32

@@ -73,7 +73,7 @@ scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shap
           config.train.micro_batch ? std::min(config.train.micro_batch, share) : share,
       .precision = config.train.precision == "bf16" ? scaling::Precision::kBf16
                                                     : scaling::Precision::kFp32,
-      .recompute = parallel.recompute,
+      .recompute = scaling::recompute_named(parallel.recompute),
       .on_gpu = machine.on_gpu};
   if (parallel.mode == "auto") return scaling::choose_layout(shape, options, machine);
   return scaling::given_layout(shape, options, machine, parallel.mode, parallel.shards);

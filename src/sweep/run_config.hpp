@@ -145,7 +145,7 @@ struct DataConfig {
 struct ParallelConfig {
   std::string mode = "auto";
   int64_t shards = 0;         // hybrid: ranks of one group
-  bool recompute = false;
+  std::string recompute = "none";
   bool overlap = true;
   double memory_gib = 0;      // of one rank; 0: the device's, or the rank's share of the machine's
   double deadline_s = 300;
@@ -155,7 +155,7 @@ struct ParallelConfig {
   void visit(Visitor& v) {
     v.field("mode", mode, "replicated: the whole model on each rank; zero2, zero3: a share of it; hybrid: zero3 in groups, copies across; auto: the first that fits the memory", OneOf{"auto", "replicated", "zero2", "zero3", "hybrid"}, Identity::kNo);
     v.field("shards", shards, "hybrid: ranks that share one model", Range<int64_t>::at_least(0), Identity::kNo);
-    v.field("recompute", recompute, "blocks keep their input alone and run again in backward", Identity::kNo);
+    v.field("recompute", recompute, "what backward computes again instead of keeping it: none; selective: the inputs of linear layers (modulated norms, GELU), a third less is kept; full: whole blocks, which keep their input alone", OneOf{"none", "selective", "full"}, Identity::kNo);
     v.field("overlap", overlap, "reduce gradients while backward runs, and gather weights ahead", Identity::kNo);
     v.field("memory_gib", memory_gib, "memory of one rank that auto reckons with; 0: the device's, or an equal share of the machine's", Range<double>::at_least(0), Identity::kNo);
     v.field("deadline_s", deadline_s, "seconds a rank waits for the others in a collective before the launch ends", Range<double>::positive(), Identity::kNo);

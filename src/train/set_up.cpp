@@ -45,7 +45,7 @@ scaling::Layout layout_for(const sweep::RunConfig& run, const scaling::VarShape&
 parallel::Options parallel_options(const sweep::RunConfig& run, const scaling::Layout& layout) {
   return {.mode = parallel::mode_named(layout.mode),
           .shards = static_cast<int>(layout.shards),
-          .recompute = run.parallel.recompute,
+          .recompute = run.parallel.recompute == "full",
           .overlap = run.parallel.overlap};
 }
 

@@ -250,6 +250,7 @@ class Trainer {
         .compute = compute_dtype(run_),
         .drop_path_SB =
             models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids),
+        .recompute_inputs = run_.parallel.recompute == "selective",
         .run_block = parallel::block_runner(*parallel_)};
     if (options.drop_path_SB.defined())
       options.drop_path_SB = nn::to_device(options.drop_path_SB, device_);

@@ -43,9 +43,9 @@ Tensor check_activations(test::Parity& parity, const Sample& sample, const Var& 
   for (int64_t i = 0; i < model.shape().depth; ++i) {
     const std::string name = fmt::format("blocks.{}", i);
     const Var::Modulation mod = model.modulation(i, condition, at::kFloat);
-    const Tensor attn = model.attention_branch(i, x_BLC, mod, spans, at::kFloat);
+    const Tensor attn = model.attention_branch(i, x_BLC, mod, spans, {at::kFloat});
     check(name + ".attn", attn);
-    const Tensor ffn = model.feed_forward_branch(i, x_BLC + mod.gamma1 * attn, mod, at::kFloat);
+    const Tensor ffn = model.feed_forward_branch(i, x_BLC + mod.gamma1 * attn, mod, {at::kFloat});
     check(name + ".ffn", ffn);
     x_BLC = model.block(i, x_BLC, condition, spans, {});
     check(name, x_BLC);

@@ -243,7 +243,7 @@ TEST(DropPath, ScalesTheBranchesOfItsSample) {
   options.drop_path_SB[3][1] = 0;
   const Tensor got = model.block(1, x_BLC, condition, spans, options);
   const Var::Modulation mod = model.modulation(1, condition, at::kFloat);
-  const Tensor attn = model.attention_branch(1, x_BLC, mod, spans, at::kFloat);
+  const Tensor attn = model.attention_branch(1, x_BLC, mod, spans, {at::kFloat});
   EXPECT_LE(relative_max(got[0], (x_BLC + 2 * mod.gamma1 * attn)[0]), 1e-6);
   EXPECT_TRUE(at::equal(got[1], x_BLC[1]));
 }

@@ -124,6 +124,18 @@ TEST(Bits, RecomputingBlocksChangesNothing) {
   }
 }
 
+TEST(Bits, RecomputingInputsOfLinearLayersChangesNothing) {
+  for (const Layout& layout : all_layouts()) {
+    for (const bool blocks_too : {false, true}) {
+      SCOPED_TRACE(fmt::format("{} blocks too {}", name_of(layout), blocks_too));
+      SmallRun run{.options = {.recompute = blocks_too}, .accumulate = 2, .steps = 4};
+      const auto kept = train_layout(layout, run);
+      run.recompute_inputs = true;
+      expect_equal_bits(kept, train_layout(layout, run));
+    }
+  }
+}
+
 TEST(Bits, ReducingAfterBackwardChangesNothing) {
   for (const Layout& layout : all_layouts()) {
     SCOPED_TRACE(name_of(layout));

@@ -82,16 +82,20 @@ TEST(Memory, Zero3OfDepth12HoldsWhatTheEstimateSays) {
 TEST(Memory, ForwardKeepsWhatTheEstimateSays) {
   nn::count_cpu_memory();
   const scaling::VarShape shape = imagenet_shape(4);
-  for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
+  using scaling::Recompute;
+  for (const auto& [compute, again] : {std::pair{at::kFloat, Recompute::kNone}, {at::kFloat, Recompute::kSelective},
+                                       {at::kBFloat16, Recompute::kNone}, {at::kBFloat16, Recompute::kSelective}}) {
     const models::Var model(shape, {.weights = compute});
     for (const nn::NamedTensor& parameter : model.parameters()) parameter.tensor.detach().zero_();
     const at::Tensor labels_B = at::zeros({2}, at::kLong), teacher_BLE = at::zeros({2, 679, 32});
     const int64_t before = nn::held_bytes(at::kCPU);
-    const at::Tensor logits_BLV = model.forward(labels_B, teacher_BLE, {.compute = compute});
+    const at::Tensor logits_BLV = model.forward(
+        labels_B, teacher_BLE, {.compute = compute, .recompute_inputs = again == Recompute::kSelective});
     const auto kept = static_cast<double>(nn::held_bytes(at::kCPU) - before - static_cast<int64_t>(logits_BLV.nbytes()));
     const scaling::MemoryEstimate bytes = scaling::estimate_memory(
         shape, {.micro_batch = 2,
                 .precision = compute == at::kBFloat16 ? scaling::Precision::kBf16 : scaling::Precision::kFp32,
+                .recompute = again,
                 .softmax_kept = !nn::has_bf16_dot_products()});
     EXPECT_NEAR(kept, static_cast<double>(bytes.activations), 0.03 * static_cast<double>(bytes.activations))
         << at::toString(compute);

@@ -65,6 +65,7 @@ struct SmallRun {
   at::ScalarType compute = at::kFloat;
   int64_t batch = 12, steps = 20;
   bool shared_adaln = false;
+  bool recompute_inputs = false;
   at::Device device = at::kCPU;
 };
 
@@ -104,7 +105,7 @@ inline SmallResult train_small(const SmallRun& run, comm::Communicator& world) {
       parallel->begin_micro(m + 1 == run.accumulate);
       const at::Tensor logits = model.forward(
           batch.labels_B, batch.teacher_BLE,
-          {.compute = run.compute, .drop_path_SB = batch.drop_path_SB, .run_block = run_block});
+          {.compute = run.compute, .drop_path_SB = batch.drop_path_SB, .recompute_inputs = run.recompute_inputs, .run_block = run_block});
       const nn::TokenScores scores =
           nn::score_tokens(logits.flatten(0, 1), batch.targets_BL.flatten());
       (scores.loss_N.sum() / count).backward();

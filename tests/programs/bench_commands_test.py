@@ -49,7 +49,11 @@ def memory():
     check([line["rank"] for line in ranks] == [0, 1], ranks)
     plain = result("memory", *SMALL)
     check(plain["activation_bytes_per_token"] > 0 and plain["peak_mib"] > plain["pool_mib"] > 0, plain)
-    check("activation_bytes_per_token" not in result("memory", *SMALL, "--recompute"), "an estimate of another thing")
+    largest = result("memory", "--batch", "8", "--precision", "bf16", "--device", "cuda", "--fits", "139")
+    check(largest["peak_estimate_gib"] <= 139 and largest["depth"] >= 30, largest)
+    fewer = result("memory", *SMALL, "--recompute", "selective")
+    check(fewer["activation_bytes_per_token"] < plain["activation_bytes_per_token"], fewer)
+    check("activation_bytes_per_token" not in result("memory", *SMALL, "--recompute", "full"), "an estimate of another thing")
 
 
 def pieces():
@@ -67,6 +71,7 @@ def pieces():
 def refusals():
     refused("--batch 1: expected at least one image for each of the 2 ranks", "step", "--batch", "1", ranks=2)
     refused("--shards 3: expected a divisor of the 2 ranks", "step", *SMALL, "--mode", "hybrid", "--shards", "3", ranks=2)
+    refused("--fits 0.01: a step of 4 images does not fit", "memory", "--fits", "0.01")
     refused("operations are timed on the CPU alone", "operations", "--device", "cuda")
     refused("--precision", "step", "--precision", "fp8")
     refused("subcommand", "--depth", "4")

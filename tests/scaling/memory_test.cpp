@@ -71,8 +71,10 @@ TEST(EstimateMemory, ActivationsFollowTheDocumentedTerms) {
   EXPECT_EQ(bytes.activations, 4 * (2 * block + 3 * 2 * 6 * 128 + 15 * (2 * 128 + 4)));
   EXPECT_EQ(bytes.logits, 15 * 16 * 8);
   EXPECT_EQ(bytes.workspace, 4 * 15 * (6 * 128 + 2 * 512));
-  const MemoryEstimate again = estimate_memory(shape, {.micro_batch = 3, .recompute = true});
+  const MemoryEstimate again = estimate_memory(shape, {.micro_batch = 3, .recompute = Recompute::kFull});
   EXPECT_EQ(bytes.activations - again.activations, 4 * (block - 2 * 15 * 128));
+  const MemoryEstimate inputs = estimate_memory(shape, {.micro_batch = 3, .recompute = Recompute::kSelective});
+  EXPECT_EQ(bytes.activations - inputs.activations, 4 * 2 * 15 * (2 * 128 + 512));
 }
 
 TEST(EstimateMemory, Bf16HalvesTheLogitsWhereTheLossDoesNotCopyThem) {

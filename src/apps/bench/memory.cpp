@@ -6,8 +6,10 @@
 
 #include "apps/bench/bench.hpp"
 #include "apps/bench/training.hpp"
+#include "base/error.hpp"
 #include "base/machine.hpp"
 #include "nn/device.hpp"
+#include "scaling/count.hpp"
 
 namespace varscale::bench {
 namespace {
@@ -19,11 +21,14 @@ class MemoryBench : public Bench {
   CLI::App& add_to(CLI::App& app) override {
     auto* command = app.add_subcommand("memory", "bytes held by each rank against the estimate");
     options_.add_to(*command);
+    command->add_option("--fits", fits_gib_, "GiB of one rank: say the largest depth whose estimate fits, and run nothing")
+        ->check(CLI::PositiveNumber);
     command->add_option("--steps", steps_, "steps whose peak is taken")->check(CLI::PositiveNumber);
     return *command;
   }
 
   void run() override {
+    if (fits_gib_ > 0) return print_largest();
     const Place place(options_.device);
     options_.check(place.ranks());
     comm::Communicator& ranks = place.ranks();
@@ -50,7 +55,7 @@ class MemoryBench : public Bench {
     json["rank"] = ranks.rank();
     json["pool_mib"] = static_cast<double>(held.total()) / kMib;
     json["pool_estimate_mib"] = static_cast<double>(in_pools) / kMib;
-    if (!options_.recompute) {  // the estimate of that mode has a block's worth besides, for backward
+    if (options_.recompute != "full") {  // the estimate of that mode has a block's worth besides, for backward
       json["activation_bytes_per_token"] = static_cast<double>(kept) / tokens - logits;
       json["activation_estimate_bytes_per_token"] = static_cast<double>(estimate.activations) / tokens;
     }
@@ -66,8 +71,26 @@ class MemoryBench : public Bench {
   }
 
  private:
+  void print_largest() {
+    const auto world = comm::open_world();
+    const double most = fits_gib_ * (1 << 30);
+    options_.depth = 0;
+    do {
+      ++options_.depth;
+    } while (static_cast<double>(options_.memory(world->size()).total()) <= most);
+    --options_.depth;
+    if (options_.depth == 0)
+      throw base::UserError("--fits {}: a step of {} images does not fit, even at depth 1", fits_gib_, options_.batch);
+    nlohmann::ordered_json json = options_.head("largest", *world);
+    json["fits_gib"] = fits_gib_;
+    json["parameters"] = scaling::count_parameters(options_.shape()).total();
+    json["peak_estimate_gib"] = static_cast<double>(options_.memory(world->size()).total()) / (1 << 30);
+    if (world->rank() == 0) fmt::print("{}\n", json.dump());
+  }
+
   TrainingOptions options_;
   int64_t steps_ = 3;
+  double fits_gib_ = 0;
 };
 
 }  // namespace

@@ -27,7 +27,8 @@ void TrainingOptions::add_to(CLI::App& command) {
   command.add_option("--mode", mode, "replicated, zero2, zero3 or hybrid")
       ->check(CLI::IsMember({"replicated", "zero2", "zero3", "hybrid"}));
   command.add_option("--shards", shards, "hybrid: ranks of one group");
-  command.add_flag("--recompute", recompute, "run each block again in backward");
+  command.add_option("--recompute", recompute, "what backward computes again: none, selective (inputs of linear layers) or full (blocks)")
+      ->check(CLI::IsMember({"none", "selective", "full"}));
   command.add_option("--device", device, "cpu, or cuda: one rank a GPU")->check(CLI::IsMember({"cpu", "cuda"}));
 }
 
@@ -48,7 +49,7 @@ scaling::MemoryEstimate TrainingOptions::memory(int ranks) const {
       .micro_batch = (batch + ranks - 1) / ranks,
       .precision = precision == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32,
       .holding = mode == "replicated" ? Holding::kReplicated : mode == "zero2" ? Holding::kZero2 : Holding::kZero3,
-      .recompute = recompute,
+      .recompute = scaling::recompute_named(recompute),
       .on_gpu = device == "cuda",
       .softmax_kept = !nn::has_bf16_dot_products()};
   if (mode != "replicated") memory.shards = mode == "hybrid" ? shards : ranks;
@@ -77,7 +78,7 @@ Training::Training(const TrainingOptions& options, const Place& place, bool over
   parallel_ = parallel::make_parallel(train::units_of(model_), ranks,
                                       {.mode = parallel::mode_named(options.mode),
                                        .shards = options.shards,
-                                       .recompute = options.recompute,
+                                       .recompute = options.recompute == "full",
                                        .overlap = overlap});
   for (const parallel::Owned& part : parallel_->owned())
     models::fill_initial(part.name, shape_, {.seed = 1}, part.first_element(), part.weight);
@@ -100,6 +101,7 @@ at::Tensor Training::forward() {
   const at::Tensor logits_BLV = model_.forward(labels_B_, teacher_BLE_,
                                                {.compute = options_.compute(),
                                                 .drop_path_SB = drop_path_SB,
+                                                .recompute_inputs = options_.recompute == "selective",
                                                 .run_block = parallel::block_runner(*parallel_)});
   const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), targets_N_);
   return scores.loss_N.sum() / tokens();

@@ -19,9 +19,8 @@ namespace varscale::bench {
 struct TrainingOptions {
   int64_t depth = 4, batch = 4, classes = 1000, vocabulary = 4096, code_width = 32;
   std::vector<int64_t> scales{1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
-  std::string precision = "fp32", mode = "replicated", device = "cpu";
+  std::string precision = "fp32", mode = "replicated", recompute = "none", device = "cpu";
   int shards = 0;
-  bool recompute = false;
 
   void add_to(CLI::App& command);
   // UserError: fewer images than ranks, groups that do not divide the ranks.

@@ -141,13 +141,24 @@ Var::Modulation Var::modulation(int64_t index, const Condition& condition,
   return {parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]};
 }
 
+Tensor Var::norm_and_linear(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C, const Tensor& weight,
+                            const Tensor& bias, Arithmetic arithmetic) {
+  const at::ScalarType compute = arithmetic.compute;
+  const auto norm = [compute](const std::vector<Tensor>& in) {
+    return nn::modulated_norm(in[0], in[1], in[2], kNormEps, compute);
+  };
+  const std::vector<Tensor> inputs{x_BLC, scale_B1C, shift_B1C};
+  return arithmetic.recompute_inputs ? nn::linear_of(norm, inputs, weight, bias, compute)
+                                     : nn::linear(norm(inputs), weight, bias, compute);
+}
+
 std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC,
-                                       const Modulation& mod, at::ScalarType compute) const {
+                                       const Modulation& mod, Arithmetic arithmetic) const {
   const int64_t B = x_BLC.size(0), L = x_BLC.size(1);
-  const Tensor normed = nn::modulated_norm(x_BLC, mod.scale1, mod.shift1, kNormEps, compute);
   // k has no bias: a constant added to every key does not change the softmax.
   const Tensor bias = at::cat({block.q_bias, at::zeros_like(block.q_bias), block.v_bias});
-  const Tensor qkv_BLM = nn::linear(normed, block.qkv_weight, bias, compute);
+  const Tensor qkv_BLM =
+      norm_and_linear(x_BLC, mod.scale1, mod.shift1, block.qkv_weight, bias, arithmetic);
   if (shape_.attn_l2_norm) {
     const nn::Heads heads = nn::unit_heads(qkv_BLM, block.scale_mul.clamp_max(kMaxLogScale).exp());
     return {heads.q_BHLD, heads.k_BHLD, heads.v_BHLD};
@@ -159,20 +170,21 @@ std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC,
 
 Tensor Var::attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
                              const std::vector<nn::PrefixSpan>& spans,
-                             at::ScalarType compute) const {
+                             Arithmetic arithmetic) const {
   const Block& block = blocks_[index];
-  const auto [q, k, v] = project_qkv(block, x_BLC, mod, compute);
+  const auto [q, k, v] = project_qkv(block, x_BLC, mod, arithmetic);
   const Tensor attended = nn::prefix_attention(q, k, v, spans, attention_scale());
-  return nn::linear(attended, block.proj_weight, block.proj_bias, compute);
+  return nn::linear(attended, block.proj_weight, block.proj_bias, arithmetic.compute);
 }
 
 Tensor Var::feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
-                                at::ScalarType compute) const {
+                                Arithmetic arithmetic) const {
   const Block& block = blocks_[index];
-  const Tensor normed = nn::modulated_norm(x_BLC, mod.scale2, mod.shift2, kNormEps, compute);
-  const Tensor hidden =
-      nn::gelu_tanh(nn::linear(normed, block.fc1_weight, block.fc1_bias, compute));
-  return nn::linear(hidden, block.fc2_weight, block.fc2_bias, compute);
+  const Tensor hidden = norm_and_linear(x_BLC, mod.scale2, mod.shift2, block.fc1_weight, block.fc1_bias, arithmetic);
+  if (!arithmetic.recompute_inputs)
+    return nn::linear(nn::gelu_tanh(hidden), block.fc2_weight, block.fc2_bias, arithmetic.compute);
+  return nn::linear_of([](const std::vector<Tensor>& in) { return nn::gelu_tanh(in[0]); }, {hidden}, block.fc2_weight,
+                       block.fc2_bias, arithmetic.compute);
 }
 
 Tensor Var::block(int64_t index, const Tensor& x_BLC, const Condition& condition,
@@ -183,9 +195,10 @@ Tensor Var::block(int64_t index, const Tensor& x_BLC, const Condition& condition
     gamma1 = gamma1 * options.drop_path_SB[2 * index].view({-1, 1, 1});
     gamma2 = gamma2 * options.drop_path_SB[2 * index + 1].view({-1, 1, 1});
   }
-  const Tensor attn_out = attention_branch(index, x_BLC, mod, spans, options.compute);
+  const Arithmetic arithmetic{options.compute, options.recompute_inputs};
+  const Tensor attn_out = attention_branch(index, x_BLC, mod, spans, arithmetic);
   const Tensor x1_BLC = nn::gated_residual(x_BLC, attn_out, gamma1);
-  const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, options.compute);
+  const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, arithmetic);
   return nn::gated_residual(x1_BLC, ffn_out, gamma2);
 }
 
@@ -194,7 +207,7 @@ Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& co
   const Block& block = blocks_[index];
   const Modulation mod = modulation(index, condition, compute);
   const int64_t begin = cache.tokens, end = begin + x_BLC.size(1);
-  const auto [q, k, v] = project_qkv(block, x_BLC, mod, compute);
+  const auto [q, k, v] = project_qkv(block, x_BLC, mod, {compute});
   cache.k_BHLD[index].slice(2, begin, end).copy_(k);
   cache.v_BHLD[index].slice(2, begin, end).copy_(v);
   const Tensor attended =
@@ -205,7 +218,7 @@ Tensor Var::block_cached(int64_t index, const Tensor& x_BLC, const Condition& co
           .reshape({x_BLC.size(0), x_BLC.size(1), shape_.width});
   const Tensor attn_out = nn::linear(attended, block.proj_weight, block.proj_bias, compute);
   const Tensor x1_BLC = nn::gated_residual(x_BLC, attn_out, mod.gamma1);
-  const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, compute);
+  const Tensor ffn_out = feed_forward_branch(index, x1_BLC, mod, {compute});
   if (index + 1 == shape_.depth) cache.tokens = end;
   return nn::gated_residual(x1_BLC, ffn_out, mod.gamma2);
 }

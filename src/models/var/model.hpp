@@ -58,6 +58,8 @@ struct ForwardOptions {
   // Drop-path factors [2 depth, B] (0, or 1 / keep rate), row 2 i for attention and 2 i + 1 for the
   // feed-forward part of block i; undefined: nothing is dropped.
   Tensor drop_path_SB = {};
+  // Backward computes the inputs of linear layers again (modulated norms, GELU) instead of keeping them.
+  bool recompute_inputs = false;
   // Runs a block's body when its weights are there; empty: at once.
   BlockRunner run_block = {};
 };
@@ -110,12 +112,16 @@ class Var {
     Tensor gamma1, gamma2, scale1, scale2, shift1, shift2;
   };
   Modulation modulation(int64_t index, const Condition& condition, at::ScalarType compute) const;
+  // How a block computes: ForwardOptions' two settings.
+  struct Arithmetic {
+    at::ScalarType compute = at::kFloat;
+    bool recompute_inputs = false;
+  };
   // The two residual branches of a block, before their gates gamma1 and gamma2: [B, L, C] in
   // `compute`.
   Tensor attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
-                          const std::vector<nn::PrefixSpan>& spans, at::ScalarType compute) const;
-  Tensor feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,
-                             at::ScalarType compute) const;
+                          const std::vector<nn::PrefixSpan>& spans, Arithmetic arithmetic) const;
+  Tensor feed_forward_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod, Arithmetic arithmetic) const;
   Tensor block(int64_t index, const Tensor& x_BLC, const Condition& condition,
                const std::vector<nn::PrefixSpan>& spans, const ForwardOptions& options) const;
   // One block on the tokens of the next map, attending to the cache, which it extends.
@@ -138,7 +144,10 @@ class Var {
   Tensor add(const std::string& name, std::vector<int64_t> shape, Use use = Use::kAnywhere);
   // q (scaled where the norm is on), k and v of the modulated x as [B, H, L, D] in `compute`.
   std::array<Tensor, 3> project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod,
-                                    at::ScalarType compute) const;
+                                    Arithmetic arithmetic) const;
+  // A linear layer of the modulated x.
+  static Tensor norm_and_linear(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C, const Tensor& weight,
+                                const Tensor& bias, Arithmetic arithmetic);
   double attention_scale() const;
 
   scaling::VarShape shape_;
