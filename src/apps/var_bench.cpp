@@ -12,7 +12,7 @@ namespace bench {
 
 std::vector<std::unique_ptr<Bench>> all_benches() {
   std::vector<std::unique_ptr<Bench>> benches;
-  for (const auto make : {step_bench, operations_bench, overlap_bench, memory_bench, products_bench, collectives_bench,
+  for (const auto make : {step_bench, operations_bench, overlap_bench, memory_bench, products_bench, attention_bench, collectives_bench,
                           sample_bench, encode_bench, frechet_bench})
     benches.push_back(make());
   return benches;
@@ -27,6 +27,7 @@ constexpr const char* kExamples = R"(Examples:
   var_bench step --depth 4 --batch 4 --precision bf16 --repeats 20
   var_bench operations --depth 4 --batch 4                       where its time goes
   var_bench products --precision bf16                            what the machine can do at best
+  var_bench attention --px 256,512,1024 --heads 2                one layer's, beside one masked call
   mpirun -n 2 var_bench step --depth 6 --batch 4 --mode zero3    over ranks
   mpirun -n 2 var_bench overlap --depth 6 --batch 4              what reduction during backward saves
   mpirun -n 4 var_bench memory --depth 12 --batch 4 --mode zero3     bytes held against the estimate

@@ -40,6 +40,8 @@ def operations():
     shares = [line["share"] for line in lines]
     check(shares == sorted(shares, reverse=True) and len(lines) > 10, lines)
     check(abs(sum(shares) - whole["share_in_operations"]) < 1e-9 and 0 < whole["share_in_operations"] < 1, whole)
+    attention = result("attention", "--px", "256", "--heads", "1", *ONCE)
+    check(attention["tokens"] == 680 and abs(attention["seen_share"] - 286434 / 680**2) < 1e-9, attention)
     calls = {line["name"]: line["calls_a_step"] for line in lines}
     check(calls["aten::_fused_adamw_"] == 2, calls)  # what decays, and what does not
 

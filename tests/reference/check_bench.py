@@ -1,4 +1,4 @@
-"""launch/bench.sh step: its figures are those of the rounds, and what is missing is named in one sentence."""
+"""launch/bench.sh step and cost: their figures are those of the rounds, and what is missing is named in one sentence."""
 
 import os
 import pathlib
@@ -7,6 +7,7 @@ import sys
 import tempfile
 from types import SimpleNamespace
 
+import compare_cost
 import step_report
 
 SOURCE = pathlib.Path(os.environ.get("VARSCALE_SOURCE", pathlib.Path(__file__).parents[2])).resolve()
@@ -46,6 +47,17 @@ def check_figures():
         check(words in text, f"not in the report: {words}\n{text}")
 
 
+def check_exponents():
+    sizes = [2, 3, 5, 8]
+    check(abs(compare_cost.slope(sizes, [7 * size**1.6 for size in sizes]) - 1.6) < 1e-12, "the exponent of a power is another")
+    measured = {("fp32", growth): {value: {"median_ms": 5.0 * value, "gflop": 3.0 * value**2, "tflops": 0.6 * value}
+                                   for value in values} for growth, (values, _) in compare_cost.GROWTHS.items()}
+    text = compare_cost.report(measured, SimpleNamespace(threads=2, repeats=8), 1.0)
+    for words in ("grows with depth 1.00 (FLOPs 2.00); batch 1.00 (FLOPs 2.00); tokens 1.00 (FLOPs 2.00).**\n",
+                  "| fp32 | batch | 1.000 | 2.000 | 1: 5 ms 0.600, 2: 10 ms 1.200, 4: 20 ms 2.400, 8: 40 ms 4.800 |"):
+        check(words in text, f"not in the report: {words}\n{text}")
+
+
 def refuses(words, *arguments, programs):
     done = subprocess.run([SOURCE / "launch/bench.sh", "step", *arguments], text=True, capture_output=True, check=False,
                           env=os.environ | {"VARSCALE_BIN": str(programs)})
@@ -55,6 +67,7 @@ def refuses(words, *arguments, programs):
 
 def main():
     check_figures()
+    check_exponents()
     with tempfile.TemporaryDirectory(prefix="varscale-bench-") as empty:
         said = refuses(f"{empty}/var_bench is missing", programs=empty)
         check(said.startswith("bench: ") and said.count("\n") == 1, f"not one sentence: {said}")

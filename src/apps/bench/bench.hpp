@@ -27,6 +27,7 @@ std::unique_ptr<Bench> operations_bench();   // where a training step's time goe
 std::unique_ptr<Bench> overlap_bench();      // reduction during backward against after it
 std::unique_ptr<Bench> memory_bench();       // bytes held by each rank against the estimate
 std::unique_ptr<Bench> products_bench();     // the machine's own rate of matrix products
+std::unique_ptr<Bench> attention_bench();    // one layer's, by image size
 std::unique_ptr<Bench> collectives_bench();  // each of its own
 std::unique_ptr<Bench> sample_bench();       // drawing and decoding images
 std::unique_ptr<Bench> encode_bench();       // images to tokens
