@@ -15,45 +15,8 @@ namespace varscale::nn {
 
 namespace {
 
-// Half precisions are computed in float32; float32 and float64 as they are.
-Tensor at_least_float(const Tensor& x) {
-  const auto type = x.scalar_type();
-  return type == at::kBFloat16 || type == at::kHalf ? x.to(at::kFloat) : x;
-}
-
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Loss and correct answers of each row in one pass; backward keeps the log-sum-exp alone.
-class CrossEntropy : public torch::autograd::Function<CrossEntropy> {
- public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& logits_NV,
-                               const Tensor& targets_N) {
-    SoftmaxRows rows;
-    if (has_row_kernels(logits_NV)) {
-      rows = softmax_rows(logits_NV.contiguous(), targets_N);
-    } else {
-      const Tensor logits = at_least_float(logits_NV);
-      rows.lse_N = at::logsumexp(logits, {1});
-      rows.picked_N = logits.gather(1, targets_N.unsqueeze(1)).squeeze(1);
-      rows.correct_N = logits.argmax(1).eq(targets_N).to(at::kFloat);
-    }
-    ctx->save_for_backward({logits_NV, rows.lse_N, targets_N});
-    ctx->mark_non_differentiable({rows.correct_N});
-    return {rows.lse_N - rows.picked_N, rows.correct_N};
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const variable_list saved = ctx->get_saved_variables();
-    const Tensor &logits_NV = saved[0], &lse_N = saved[1], &targets_N = saved[2];
-    if (has_row_kernels(logits_NV))
-      return {softmax_rows_backward(logits_NV.contiguous(), lse_N, targets_N, grads[0]), Tensor()};
-    const Tensor grad_N1 = grads[0].unsqueeze(1);
-    Tensor grad_NV = (at_least_float(logits_NV) - lse_N.unsqueeze(1)).exp_().mul_(grad_N1);
-    grad_NV.scatter_add_(1, targets_N.unsqueeze(1), grad_N1.neg());
-    return {grad_NV.to(logits_NV.scalar_type()), Tensor()};
-  }
-};
 
 class Gelu : public torch::autograd::Function<Gelu> {
  public:
@@ -70,7 +33,8 @@ class Gelu : public torch::autograd::Function<Gelu> {
 }  // namespace
 
 Tensor unit_norm(const Tensor& x) {
-  const Tensor x32 = at_least_float(x);
+  const auto type = x.scalar_type();
+  const Tensor x32 = type == at::kBFloat16 || type == at::kHalf ? x.to(at::kFloat) : x;
   return x32 / at::linalg_vector_norm(x32, 2, {-1}, /*keepdim=*/true).clamp_min(1e-12);
 }
 
@@ -105,11 +69,6 @@ Tensor sum_of_squares(const Tensor& x) {
   double sum = 0;
   for (const double part : partial) sum += part;
   return at::scalar_tensor(sum, at::kDouble);
-}
-
-TokenScores score_tokens(const Tensor& logits_NV, const Tensor& targets_N) {
-  const variable_list scores = CrossEntropy::apply(logits_NV, targets_N);
-  return {scores[0], scores[1]};
 }
 
 }  // namespace varscale::nn

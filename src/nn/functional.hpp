@@ -59,4 +59,8 @@ struct TokenScores {
 // logits_NV float32 or bf16 (softmax and loss are float32), targets_N int64.
 TokenScores score_tokens(const Tensor& logits_NV, const Tensor& targets_N);
 
+// The same for logits that nobody reads afterwards: on the CPU their memory becomes that of their gradient, so that there is
+// one [N, V] instead of two. One backward.
+TokenScores score_and_consume(const Tensor& logits_NV, const Tensor& targets_N);
+
 }  // namespace varscale::nn

@@ -16,34 +16,6 @@ namespace varscale::nn {
 
 namespace {
 
-VARSCALE_SIMD float max_of_row(const float* x, int64_t n) {
-  std::array<float, kLanes> lanes;
-  lanes.fill(x[0]);
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
-  float largest = *std::max_element(lanes.begin(), lanes.end());
-  for (; i < n; ++i) largest = std::max(largest, x[i]);
-  return largest;
-}
-
-VARSCALE_SIMD float sum_of_exp(const float* x, int64_t n, float shift) {
-  Floats lanes{};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) lanes += exp_lanes(load(x + i, kLanes) - shift);
-  float sum = sum_of(lanes);
-  const Floats rest = exp_lanes(load(x + i, n - i) - shift);
-  for (int64_t l = 0; l < n - i; ++l) sum += rest[l];
-  return sum;
-}
-
-VARSCALE_SIMD void scaled_exp(const float* x, float* out, int64_t n, float shift, float factor) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    store(exp_lanes(load(x + i, kLanes) - shift) * factor, out + i, kLanes);
-  store(exp_lanes(load(x + i, n - i) - shift) * factor, out + i, n - i);
-}
-
 // GELU in its tanh form is x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3).
 constexpr float kGeluFactor = 0.7978845608F;  // sqrt(2 / pi)
 constexpr float kGeluCubic = 0.044715F;
@@ -103,50 +75,6 @@ VARSCALE_SIMD void scaled_silu(const float* x, const float* scale, const float* 
 }
 
 }  // namespace
-
-SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N) {
-  const int64_t N = logits_NV.size(0), V = logits_NV.size(1);
-  const auto options = at::TensorOptions(at::kFloat);
-  SoftmaxRows rows{at::empty({N}, options), at::empty({N}, options), at::empty({N}, options)};
-  const int64_t* target = targets_N.const_data_ptr<int64_t>();
-  float* lse = rows.lse_N.data_ptr<float>();
-  float* picked = rows.picked_N.data_ptr<float>();
-  float* correct = rows.correct_N.data_ptr<float>();
-  at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
-    RowReader reader(logits_NV, V);
-    for (int64_t n = begin; n < end; ++n) {
-      const float* x = reader.at(n * V, V);
-      const float largest = max_of_row(x, V);
-      lse[n] = largest + std::log(sum_of_exp(x, V, largest));
-      picked[n] = x[target[n]];
-      const bool first =
-          picked[n] == largest && std::find(x, x + target[n], largest) == x + target[n];
-      correct[n] = first ? 1.0F : 0.0F;
-    }
-  });
-  return rows;
-}
-
-Tensor softmax_rows_backward(const Tensor& logits_NV, const Tensor& lse_N, const Tensor& targets_N,
-                             const Tensor& grad_N) {
-  const int64_t N = logits_NV.size(0), V = logits_NV.size(1);
-  const Tensor grad_NV = at::empty_like(logits_NV);
-  const Tensor weights_N = grad_N.contiguous();
-  const int64_t* target = targets_N.const_data_ptr<int64_t>();
-  const float* lse = lse_N.const_data_ptr<float>();
-  const float* weight = weights_N.const_data_ptr<float>();
-  at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
-    RowReader reader(logits_NV, V);
-    RowWriter writer(grad_NV, V);
-    for (int64_t n = begin; n < end; ++n) {
-      float* out = writer.at(n * V);
-      scaled_exp(reader.at(n * V, V), out, V, lse[n], weight[n]);
-      out[target[n]] -= weight[n];
-      writer.done(n * V, V);
-    }
-  });
-  return grad_NV;
-}
 
 Tensor gelu_rows(const Tensor& x) {
   const Tensor y = at::empty_like(x);

@@ -11,17 +11,6 @@ namespace varscale::nn {
 
 using at::Tensor;
 
-// Of each row of logits_NV: log-sum-exp, the target's logit, and 1 where the target is the first
-// largest. All [N] float32.
-struct SoftmaxRows {
-  Tensor lse_N, picked_N, correct_N;
-};
-SoftmaxRows softmax_rows(const Tensor& logits_NV, const Tensor& targets_N);
-
-// grad_N (softmax(logits) - one-hot(target)), in the dtype of the logits.
-Tensor softmax_rows_backward(const Tensor& logits_NV, const Tensor& lse_N, const Tensor& targets_N,
-                             const Tensor& grad_N);
-
 // GELU in its tanh form (arXiv 1606.08415) of contiguous x, and the gradient of x from that of the result; both
 // in the dtype of x.
 Tensor gelu_rows(const Tensor& x);

@@ -85,7 +85,7 @@ MemoryEstimate estimate_memory(const VarShape& shape, const MemoryOptions& optio
   const int64_t adaln_kept = 4 * options.micro_batch * d * 6 * w;
   const int64_t outside_kept = 4 * rows * ((options.on_gpu ? 4 : 2) * w + shape.tokens.code_width);
   bytes.activations = blocks_kept + adaln_kept + outside_kept;
-  const int64_t loss_bytes = c == 2 && options.on_gpu ? c + 4 + 4 : 2 * c;
+  const int64_t loss_bytes = !options.on_gpu ? c : c == 2 ? c + 4 + 4 : 2 * c;
   bytes.logits = rows * shape.tokens.vocabulary * loss_bytes;
   bytes.workspace = c * rows * (6 * w + 2 * shape.hidden());
   return bytes;

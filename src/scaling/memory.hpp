@@ -58,7 +58,7 @@ struct MemoryEstimate {
   // and once a block's worth. In fp32: 6 w per image
   // and block (AdaLN), and outside the blocks 2 w (GPU: 4 w) + Cvae a token.
   int64_t activations = 0;
-  int64_t logits = 0;     // B L V: the logits and their gradient; of bf16 on a GPU also in fp32
+  int64_t logits = 0;     // B L V: the logits, which on the CPU become their gradient; on a GPU both, of bf16 also in fp32
   // Gradients inside one block: 6 w + 2 h numbers a token. The logits are gone by then, so the larger of
   // the two counts.
   int64_t workspace = 0;

@@ -257,7 +257,7 @@ class Trainer {
     const at::Tensor tokens_BL = nn::to_device(batch.tokens_BL, device_);
     const at::Tensor logits_BLV = model_.forward(nn::to_device(labels_B, device_),
                                                  quantizer_.teacher_input(tokens_BL), options);
-    const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), tokens_BL.flatten());
+    const nn::TokenScores scores = nn::score_and_consume(logits_BLV.flatten(0, 1), tokens_BL.flatten());
     const double global_count =
         static_cast<double>(run_.train.batch) * static_cast<double>(shape_.tokens.scales.tokens());
     (scores.loss_N.sum() * ((counted ? 1.0 : 0.0) / global_count)).backward();

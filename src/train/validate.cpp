@@ -77,7 +77,7 @@ Scores validate(const models::Var& model, parallel::Parallel& parallel,
     const at::Tensor logits_BLV =
         model.forward(nn::to_device(labels_B, device), quantizer.teacher_input(tokens_BL), options);
     if (!counted) continue;
-    const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), tokens_BL.flatten());
+    const nn::TokenScores scores = nn::score_and_consume(logits_BLV.flatten(0, 1), tokens_BL.flatten());
     sums_2S += scale_sums(scores.loss_N, scores.correct_N, rows.count(), scales);
   }
   parallel.end_forward();

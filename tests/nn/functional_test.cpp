@@ -58,6 +58,22 @@ TEST(ScoreTokens, CountsATargetAsCorrectWhereItIsTheLargest) {
   EXPECT_TRUE(at::equal(scores.correct_N, at::tensor({1.0F, 0.0F, 1.0F})));
 }
 
+// One copy of the logits less, and the same bits.
+TEST(ScoreAndConsume, GivesTheScoresOfLogitsThatItTakes) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const Tensor leaf = (5 * test::hash_v("logits", {70, 83})).to(type).set_requires_grad(true);
+    const Tensor targets = test::hash_int_tensor("targets", {70}, 83), weight = test::hash_v("w", {70}).to(at::kFloat);
+    const Tensor taken = leaf * 1;
+    const TokenScores kept = score_tokens(leaf, targets), scores = score_and_consume(taken, targets);
+    EXPECT_TRUE(at::equal(scores.loss_N, kept.loss_N));
+    EXPECT_TRUE(at::equal(scores.correct_N, kept.correct_N));
+    const Tensor want = torch::autograd::grad({kept.loss_N}, {leaf}, {weight})[0];
+    const Tensor got = torch::autograd::grad({scores.loss_N}, {leaf}, {weight}, /*retain_graph=*/true)[0];
+    EXPECT_TRUE(at::equal(got, want));
+    EXPECT_THROW(torch::autograd::grad({scores.loss_N}, {leaf}, {weight}), std::exception);
+  }
+}
+
 TEST(ScoreTokens, SurvivesHugeLogits) {
   const Tensor logits_NV = at::tensor({1e4F, -1e4F, 0.0F}).view({1, 3});
   EXPECT_EQ(score_tokens(logits_NV, at::zeros({1}, at::kLong)).loss_N.item<float>(), 0);

@@ -69,7 +69,7 @@ TEST(EstimateMemory, ActivationsFollowTheDocumentedTerms) {
   const MemoryEstimate bytes = estimate_memory(shape, {.micro_batch = 3});
   const int64_t block = 15 * (10 * 128 + 2 * 512);
   EXPECT_EQ(bytes.activations, 4 * (2 * block + 3 * 2 * 6 * 128 + 15 * (2 * 128 + 4)));
-  EXPECT_EQ(bytes.logits, 15 * 16 * 8);
+  EXPECT_EQ(bytes.logits, 15 * 16 * 4);
   EXPECT_EQ(bytes.workspace, 4 * 15 * (6 * 128 + 2 * 512));
   const MemoryEstimate again = estimate_memory(shape, {.micro_batch = 3, .recompute = Recompute::kFull});
   EXPECT_EQ(bytes.activations - again.activations, 4 * (block - 2 * 15 * 128));
@@ -84,7 +84,7 @@ TEST(EstimateMemory, Bf16HalvesTheLogitsWhereTheLossDoesNotCopyThem) {
   EXPECT_EQ(2 * bf16.logits, fp32.logits);
   const MemoryEstimate copied = estimate_memory(
       public_d16(), {.micro_batch = 4, .precision = Precision::kBf16, .on_gpu = true});
-  EXPECT_EQ(8 * copied.logits, 10 * fp32.logits);
+  EXPECT_EQ(4 * copied.logits, 10 * fp32.logits);
   EXPECT_EQ(bf16.weights, fp32.weights);
 }
 

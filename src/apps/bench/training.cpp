@@ -103,7 +103,7 @@ at::Tensor Training::forward() {
                                                 .drop_path_SB = drop_path_SB,
                                                 .recompute_inputs = options_.recompute == "selective",
                                                 .run_block = parallel::block_runner(*parallel_)});
-  const nn::TokenScores scores = nn::score_tokens(logits_BLV.flatten(0, 1), targets_N_);
+  const nn::TokenScores scores = nn::score_and_consume(logits_BLV.flatten(0, 1), targets_N_);
   return scores.loss_N.sum() / tokens();
 }
 
