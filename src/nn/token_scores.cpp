@@ -50,10 +50,11 @@ VARSCALE_SIMD void scale_row(const float* x, float factor, float* out, int64_t n
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// From forward to backward the logits' memory holds the exponentials of their distances from the largest.
+// Takes the logits' memory: from forward to backward it holds the exponentials of their distances from the largest.
+// once: then it becomes the gradient's.
 class ConsumedLogits : public torch::autograd::Function<ConsumedLogits> {
  public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& logits_NV, const Tensor& targets_N) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& logits_NV, const Tensor& targets_N, bool once) {
     const int64_t N = logits_NV.size(0), V = logits_NV.size(1);
     const auto floats = [&] { return at::empty({N}, at::TensorOptions(at::kFloat)); };
     const Tensor loss_N = floats(), correct_N = floats(), reciprocal_N = floats();
@@ -74,6 +75,7 @@ class ConsumedLogits : public torch::autograd::Function<ConsumedLogits> {
       }
     });
     ctx->save_for_backward({logits_NV, targets_N, reciprocal_N});
+    ctx->saved_data["once"] = once;
     ctx->saved_data["spent"] = false;
     ctx->mark_non_differentiable({correct_N});
     return {loss_N, correct_N};
@@ -81,14 +83,15 @@ class ConsumedLogits : public torch::autograd::Function<ConsumedLogits> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     VARSCALE_CHECK(!ctx->saved_data["spent"].toBool(), "the logits have become their gradient: there is no second backward");
-    ctx->saved_data["spent"] = true;
+    ctx->saved_data["spent"] = ctx->saved_data["once"];
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor grad_NV = saved[0].detach(), &targets_N = saved[1], weight_N = grads[0].contiguous();
+    const Tensor exp_NV = saved[0].detach(), &targets_N = saved[1], weight_N = grads[0].contiguous();
+    const Tensor grad_NV = ctx->saved_data["once"].toBool() ? exp_NV : at::empty_like(exp_NV);
     const int64_t N = grad_NV.size(0), V = grad_NV.size(1);
     const auto* target = targets_N.const_data_ptr<int64_t>();
     const auto *weight = weight_N.const_data_ptr<float>(), *reciprocal = saved[2].const_data_ptr<float>();
     at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
-      RowReader reader(grad_NV, V);
+      RowReader reader(exp_NV, V);
       RowWriter writer(grad_NV, V);
       for (int64_t n = begin; n < end; ++n) {
         float* out = writer.at(n * V);
@@ -97,7 +100,7 @@ class ConsumedLogits : public torch::autograd::Function<ConsumedLogits> {
         writer.done(n * V, V);
       }
     });
-    return {grad_NV, Tensor()};
+    return {grad_NV, Tensor(), Tensor()};
   }
 };
 
@@ -133,12 +136,15 @@ TokenScores scores_of(const variable_list& both) { return {both[0], both[1]}; }
 }  // namespace
 
 TokenScores score_and_consume(const Tensor& logits_NV, const Tensor& targets_N) {
-  return scores_of(has_row_kernels(logits_NV) && logits_NV.is_contiguous() ? ConsumedLogits::apply(logits_NV, targets_N)
-                                                                           : CrossEntropy::apply(logits_NV, targets_N));
+  return scores_of(has_row_kernels(logits_NV) && logits_NV.is_contiguous()
+                       ? ConsumedLogits::apply(logits_NV, targets_N, /*once=*/true)
+                       : CrossEntropy::apply(logits_NV, targets_N));
 }
 
 TokenScores score_tokens(const Tensor& logits_NV, const Tensor& targets_N) {
-  return score_and_consume(has_row_kernels(logits_NV) ? logits_NV.clone(at::MemoryFormat::Contiguous) : logits_NV, targets_N);
+  return scores_of(has_row_kernels(logits_NV)
+                       ? ConsumedLogits::apply(logits_NV.clone(at::MemoryFormat::Contiguous), targets_N, /*once=*/false)
+                       : CrossEntropy::apply(logits_NV, targets_N));
 }
 
 }  // namespace varscale::nn

@@ -67,7 +67,8 @@ TEST(ScoreAndConsume, GivesTheScoresOfLogitsThatItTakes) {
     const TokenScores kept = score_tokens(leaf, targets), scores = score_and_consume(taken, targets);
     EXPECT_TRUE(at::equal(scores.loss_N, kept.loss_N));
     EXPECT_TRUE(at::equal(scores.correct_N, kept.correct_N));
-    const Tensor want = torch::autograd::grad({kept.loss_N}, {leaf}, {weight})[0];
+    torch::autograd::grad({kept.loss_N}, {leaf}, {weight}, /*retain_graph=*/true);
+    const Tensor want = torch::autograd::grad({kept.loss_N}, {leaf}, {weight})[0];  // as often as one likes
     const Tensor got = torch::autograd::grad({scores.loss_N}, {leaf}, {weight}, /*retain_graph=*/true)[0];
     EXPECT_TRUE(at::equal(got, want));
     EXPECT_THROW(torch::autograd::grad({scores.loss_N}, {leaf}, {weight}), std::exception);
