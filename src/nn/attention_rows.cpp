@@ -9,6 +9,7 @@
 
 #include "nn/attention_chunks.hpp"
 #include "nn/lanes.hpp"
+#include "nn/row_access.hpp"
 
 namespace varscale::nn {
 
@@ -104,10 +105,6 @@ VARSCALE_SIMD float dot(const float* a, const float* b, int64_t n) {  // n a mul
   return sum_of(lanes);
 }
 
-VARSCALE_SIMD void scale_row(float* x, float factor, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) x[i] *= factor;
-}
-
 Rows head_of(const Tensor& x_BHLD, int64_t b, int64_t h) {
   const auto head = head_rows<const float>(x_BHLD, b, h);
   return {head.data, head.row};
@@ -164,7 +161,7 @@ Attended attention_rows(const Tensor& q_BHLD, const Tensor& k_BHLD, const Tensor
       std::copy_n(lse_of.begin(), chunk.count, lse + head * L + chunk.begin);
       float* rows = out + ((b * L + chunk.begin) * H + h) * D;
       multiply(chunk.count, D, chunk.keys, {scratch.scores.data(), 1, kQueries}, v.data, v.row, rows, H * D, false);
-      for (int64_t q = 0; q < chunk.count; ++q) scale_row(rows + q * H * D, reciprocal[static_cast<size_t>(q)], D);
+      for (int64_t q = 0; q < chunk.count; ++q) scale_row(rows + q * H * D, reciprocal[static_cast<size_t>(q)], rows + q * H * D, D);
     }
   });
   return attended;

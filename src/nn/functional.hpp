@@ -26,11 +26,12 @@ Tensor gated_residual(const Tensor& x_BLC, const Tensor& branch_BLC, const Tenso
 // float32.
 Tensor unit_norm(const Tensor& x);
 
-// q = unit_norm(.) scale, k = unit_norm(.) and v of a projection laid out as [B, L, 3, H, D], in its dtype. scale float32
-// [1, H, 1, 1], above zero.
+// Of a projection laid out as [B, L, 3, H, D]: views of it.
 struct Heads {
   Tensor q_BHLD, k_BHLD, v_BHLD;
 };
+Heads split_heads(const Tensor& qkv_BLM, int64_t heads);
+// The same with q = unit_norm(.) scale and k = unit_norm(.), in its dtype. scale float32 [1, H, 1, 1], above zero.
 Heads unit_heads(const Tensor& qkv_BLM, const Tensor& scale_1H11);
 
 // Linear layer whose weights are used in dtype `compute` (gradients reach the float32 weights).

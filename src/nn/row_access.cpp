@@ -38,6 +38,10 @@ VARSCALE_SIMD void narrow_row(const float* in, uint16_t* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = narrow(in[i]);
 }
 
+VARSCALE_SIMD void scale_row(const float* x, float factor, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * factor;
+}
+
 at::Tensor sample_sums(int64_t B, int64_t L, int64_t width,
                        const std::function<void(int64_t begin, int64_t end, float* sums)>& rows) {
   constexpr int64_t kRows = 32;  // what is added up in float32

@@ -28,6 +28,8 @@ int64_t row_grain(int64_t row_elements);
 void widen_row(const uint16_t* in, float* out, int64_t n);   // bf16 to float32
 void narrow_row(const float* in, uint16_t* out, int64_t n);  // to the nearest, ties to even; NaN stays NaN
 
+void scale_row(const float* x, float factor, float* out, int64_t n);  // out = factor x; both may be one
+
 // `length`: of the longest row.
 class RowReader {
  public:

@@ -43,10 +43,6 @@ VARSCALE_SIMD float exp_row(const float* x, float shift, float* out, int64_t n) 
   return sum;
 }
 
-VARSCALE_SIMD void scale_row(const float* x, float factor, float* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * factor;
-}
-
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 

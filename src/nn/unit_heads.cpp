@@ -174,17 +174,23 @@ class UnitHeads : public torch::autograd::Function<UnitHeads> {
 
 }  // namespace
 
+Heads split_heads(const Tensor& qkv_BLM, int64_t heads) {
+  VARSCALE_CHECK(qkv_BLM.size(2) % (3 * heads) == 0, "a projection of {} numbers for {} heads", qkv_BLM.size(2), heads);
+  const std::vector<Tensor> parts =
+      qkv_BLM.view({qkv_BLM.size(0), qkv_BLM.size(1), 3, heads, -1}).permute({2, 0, 3, 1, 4}).unbind(0);
+  return {parts[0], parts[1], parts[2]};
+}
+
 Heads unit_heads(const Tensor& qkv_BLM, const Tensor& scale_1H11) {
-  const int64_t B = qkv_BLM.size(0), L = qkv_BLM.size(1), H = scale_1H11.size(1);
-  VARSCALE_CHECK(qkv_BLM.size(2) % (3 * H) == 0, "a projection of {} numbers for {} heads", qkv_BLM.size(2), H);
-  const int64_t D = qkv_BLM.size(2) / (3 * H);
-  if (has_row_kernels(qkv_BLM) && qkv_BLM.is_contiguous() && D % kLanes == 0 && scale_1H11.scalar_type() == at::kFloat) {
+  const int64_t H = scale_1H11.size(1), D = qkv_BLM.size(2) / (3 * H);
+  if (has_row_kernels(qkv_BLM) && qkv_BLM.is_contiguous() && qkv_BLM.size(2) == 3 * H * D && D % kLanes == 0 &&
+      scale_1H11.scalar_type() == at::kFloat) {
     const variable_list heads = UnitHeads::apply(qkv_BLM, scale_1H11);
     return {heads[0], heads[1], heads[2]};
   }
-  const std::vector<Tensor> parts = qkv_BLM.view({B, L, 3, H, D}).permute({2, 0, 3, 1, 4}).unbind(0);
+  const Heads raw = split_heads(qkv_BLM, H);
   const at::ScalarType dtype = qkv_BLM.scalar_type();
-  return {(unit_norm(parts[0]) * scale_1H11).to(dtype), unit_norm(parts[1]).to(dtype), parts[2]};
+  return {(unit_norm(raw.q_BHLD) * scale_1H11).to(dtype), unit_norm(raw.k_BHLD).to(dtype), raw.v_BHLD};
 }
 
 }  // namespace varscale::nn

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "apps/bench/bench.hpp"
+#include "apps/bench/options.hpp"
 #include "apps/bench/place.hpp"
 #include "nn/attention.hpp"
 #include "scaling/shape.hpp"
@@ -32,8 +33,8 @@ class AttentionBench : public Bench {
     command->add_option("--px", sides_, "256, 512, 1024")->check(CLI::IsMember({256, 512, 1024}))->delimiter(',');
     command->add_option("--heads", heads_, "of 64 numbers")->check(CLI::PositiveNumber);
     command->add_option("--batch", batch_, "images")->check(CLI::PositiveNumber);
-    command->add_option("--precision", precision_, "fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
-    command->add_option("--device", device_, "cpu, or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+    precision_.add_to(*command);
+    add_device(*command, device_);
     repeats_.add_to(*command);
     return *command;
   }
@@ -41,7 +42,7 @@ class AttentionBench : public Bench {
   void run() override {
     const Place place(device_);
     const auto options =
-        at::TensorOptions(precision_ == "bf16" ? at::kBFloat16 : at::kFloat).device(place.device());
+        at::TensorOptions(precision_.type()).device(place.device());
     for (const int64_t side : sides_) {
       const scaling::ScaleList scales(kPyramids.at(side));
       const int64_t L = scales.tokens();
@@ -70,7 +71,7 @@ class AttentionBench : public Bench {
                    {"tokens", L},
                    {"heads", heads_},
                    {"batch", batch_},
-                   {"precision", precision_},
+                   {"precision", precision_.name},
                    {"device", device_},
                    {"threads_a_rank", at::get_num_threads()},
                    {"calls", spans.size()},
@@ -93,7 +94,8 @@ class AttentionBench : public Bench {
 
   std::vector<int64_t> sides_{256, 512};
   int64_t heads_ = 4, batch_ = 1;
-  std::string precision_ = "fp32", device_ = "cpu";
+  std::string device_ = "cpu";
+  Precision precision_;
   Repeats repeats_{.count = 5, .warmup = 1};
 };
 

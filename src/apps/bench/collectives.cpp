@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "apps/bench/bench.hpp"
+#include "apps/bench/options.hpp"
 #include "apps/bench/place.hpp"
 
 namespace varscale::bench {
@@ -17,7 +18,7 @@ class CollectivesBench : public Bench {
   CLI::App& add_to(CLI::App& app) override {
     auto* command = app.add_subcommand("collectives", "each collective of its own");
     command->add_option("--mib", mib_, "size of the tensor")->check(CLI::PositiveNumber);
-    command->add_option("--device", device_, "cpu, or cuda: one rank a GPU")->check(CLI::IsMember({"cpu", "cuda"}));
+    add_device(*command, device_);
     repeats_.add_to(*command);
     return *command;
   }

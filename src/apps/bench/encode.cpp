@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "apps/bench/bench.hpp"
+#include "apps/bench/options.hpp"
 #include "apps/bench/place.hpp"
 #include "tokenizer/vqvae.hpp"
 
@@ -17,7 +18,7 @@ class EncodeBench : public Bench {
   CLI::App& add_to(CLI::App& app) override {
     auto* command = app.add_subcommand("encode", "images of 256 px to tokens on the CPU, weights made up");
     command->add_option("--images", images_, "of one rank at a time")->check(CLI::PositiveNumber);
-    command->add_option("--precision", precision_, "fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
+    precision_.add_to(*command);
     repeats_.add_to(*command);
     return *command;
   }
@@ -27,13 +28,13 @@ class EncodeBench : public Bench {
     const at::NoGradGuard no_grad;
     tokenizer::Vqvae tokenizer{tokenizer::VqvaeConfig{}};
     tokenizer.initialise(tokenizer::Init::kPublic, 1);
-    if (precision_ == "bf16") tokenizer.encode_in(at::kBFloat16);
+    if (precision_.type() != at::kFloat) tokenizer.encode_in(precision_.type());
     const int64_t side = tokenizer.config().image_side;
     const at::Tensor images_B3XX = at::rand({images_, 3, side, side}, at::TensorOptions(at::kFloat)) * 2 - 1;
     const Times times = place.repeat(repeats_, [&] { tokenizer.encode(images_B3XX); });
     nlohmann::ordered_json json{{"what", "encode"},
                                 {"images_a_rank", images_},
-                                {"precision", precision_},
+                                {"precision", precision_.name},
                                 {"ranks", place.ranks().size()},
                                 {"threads_a_rank", at::get_num_threads()}};
     json.update(times.json());
@@ -43,7 +44,7 @@ class EncodeBench : public Bench {
 
  private:
   int64_t images_ = 4;
-  std::string precision_ = "fp32";
+  Precision precision_;
   Repeats repeats_{.count = 5, .warmup = 1};
 };
 

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "apps/bench/bench.hpp"
+#include "apps/bench/options.hpp"
 #include "apps/bench/place.hpp"
 #include "evaluate/frechet.hpp"
 

@@ -30,7 +30,6 @@ class MemoryBench : public Bench {
   void run() override {
     if (fits_gib_ > 0) return print_largest();
     const Place place(options_.device);
-    options_.check(place.ranks());
     comm::Communicator& ranks = place.ranks();
     nn::count_cpu_memory();
     const int64_t before = nn::held_bytes(place.device());
@@ -47,7 +46,7 @@ class MemoryBench : public Bench {
     const scaling::MemoryEstimate estimate = options_.memory(ranks.size());
     const auto tokens = static_cast<double>(training.rows() * options_.shape().tokens.scales.tokens());
     // Forward also keeps the logits, which are no activation of the estimate.
-    const double logits = static_cast<double>(options_.vocabulary) * static_cast<double>(c10::elementSize(options_.compute()));
+    const double logits = static_cast<double>(options_.vocabulary) * static_cast<double>(c10::elementSize(options_.precision.type()));
     const parallel::Held held = training.held();
     const int64_t in_pools = estimate.weights + estimate.gradients + estimate.compute_copies + estimate.reduce_buffer;
     constexpr double kMib = 1 << 20;

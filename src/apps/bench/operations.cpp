@@ -67,14 +67,12 @@ class OperationTimes {
   at::CallbackHandle handle_;
 };
 
-class OperationsBench : public Bench {
+class OperationsBench : public TrainingBench {
  public:
   CLI::App& add_to(CLI::App& app) override {
-    auto* command = app.add_subcommand("operations", "where a training step's time goes, on the CPU");
-    options_.add_to(*command);
-    repeats_.add_to(*command);
-    command->add_option("--most", most_, "lines, the dearest first")->check(CLI::PositiveNumber);
-    return *command;
+    CLI::App& command = add_command(app, "operations", "where a training step's time goes, on the CPU");
+    command.add_option("--most", most_, "lines, the dearest first")->check(CLI::PositiveNumber);
+    return command;
   }
 
   void run() override {
@@ -82,7 +80,6 @@ class OperationsBench : public Bench {
       throw base::UserError("--device {}: operations are timed on the CPU alone; a GPU's calls return before they end",
                             options_.device);
     const Place place(options_.device);
-    options_.check(place.ranks());
     Training training(options_, place);
     const OperationTimes record;
     for (int64_t i = 0; i < repeats_.warmup; ++i) training.step();
@@ -111,8 +108,6 @@ class OperationsBench : public Bench {
   }
 
  private:
-  TrainingOptions options_;
-  Repeats repeats_;
   int64_t most_ = 25;
 };
 

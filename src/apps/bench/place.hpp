@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "apps/bench/options.hpp"
 #include "apps/bench/times.hpp"
 #include "comm/communicator.hpp"
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "apps/bench/bench.hpp"
+#include "apps/bench/options.hpp"
 #include "nn/functional.hpp"
 
 namespace varscale::bench {
@@ -40,9 +41,9 @@ class ProductsBench : public Bench {
   CLI::App& add_to(CLI::App& app) override {
     auto* command = app.add_subcommand("products", "the machine's own rate of matrix products");
     command->add_option("--side", sides_, "of the square matrices")->check(CLI::PositiveNumber)->delimiter(',');
-    command->add_option("--precision", precision_, "fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
+    precision_.add_to(*command);
     command->add_option("--repeats", repeats_, "of which the best counts")->check(CLI::PositiveNumber);
-    command->add_option("--device", device_, "cpu, or cuda: one rank a GPU")->check(CLI::IsMember({"cpu", "cuda"}));
+    add_device(*command, device_);
     return *command;
   }
 
@@ -50,10 +51,10 @@ class ProductsBench : public Bench {
     const Place place(device_);
     for (const int64_t side : sides_) {
       const ProductRate rate =
-          product_rate(place, precision_ == "bf16" ? at::kBFloat16 : at::kFloat, side, repeats_);
+          product_rate(place, precision_.type(), side, repeats_);
       nlohmann::ordered_json json{{"what", "products"},
                                   {"side", side},
-                                  {"precision", precision_},
+                                  {"precision", precision_.name},
                                   {"device", device_},
                                   {"ranks", place.ranks().size()},
                                   {"threads_a_rank", at::get_num_threads()},
@@ -65,7 +66,8 @@ class ProductsBench : public Bench {
 
  private:
   std::vector<int64_t> sides_{512, 1024, 2048, 4096};
-  std::string precision_ = "fp32", device_ = "cpu";
+  std::string device_ = "cpu";
+  Precision precision_;
   int64_t repeats_ = 8;
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apps/bench/bench.hpp"
+#include "apps/bench/options.hpp"
 #include "apps/bench/times.hpp"
 #include "generate/sampler.hpp"
 #include "models/var/model.hpp"
@@ -26,7 +27,7 @@ class SampleBench : public Bench {
  private:
   int64_t depth_ = 6, images_ = 8, top_k_ = 900;
   double cfg_ = 4, top_p_ = 0.95;
-  std::string precision_ = "fp32";
+  Precision precision_;
   Repeats repeats_{.count = 5, .warmup = 1};
 };
 
@@ -35,7 +36,7 @@ CLI::App& SampleBench::add_to(CLI::App& app) {
       *app.add_subcommand("sample", "drawing and decoding images of 256 px on the CPU, weights made up");
   command.add_option("--depth", depth_, "depth of the model")->check(CLI::PositiveNumber);
   command.add_option("--images", images_, "drawn at a time; a group has 8 slots")->check(CLI::PositiveNumber);
-  command.add_option("--precision", precision_, "fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
+  precision_.add_to(command);
   command.add_option("--cfg", cfg_, "guidance")->check(CLI::NonNegativeNumber);
   command.add_option("--top-k", top_k_, "0: off")->check(CLI::NonNegativeNumber);
   command.add_option("--top-p", top_p_, "0: off")->check(CLI::Range(0.0, 1.0));
@@ -51,7 +52,7 @@ void SampleBench::run() {
   constexpr int64_t kClasses = 1000;
   models::Var model(scaling::VarShape::from_depth(depth_, {tokens.vocabulary, tokens.code_width, tokens.scales}, kClasses));
   model.initialise({.seed = 1});
-  const at::ScalarType compute = precision_ == "bf16" ? at::kBFloat16 : at::kFloat;
+  const at::ScalarType compute = precision_.type();
   tokenizer.decode_in(compute);
   const generate::Sampler sampler(
       model, tokenizer.quantizer(),
@@ -79,7 +80,7 @@ void SampleBench::run() {
   const nlohmann::ordered_json json{{"what", "sample"},
           {"depth", depth_},
           {"images", images_},
-          {"precision", precision_},
+          {"precision", precision_.name},
           {"cfg", cfg_},
           {"threads", at::get_num_threads()},
           {"draw", draw.json()},

@@ -8,21 +8,17 @@
 namespace varscale::bench {
 namespace {
 
-class StepBench : public Bench {
+class StepBench : public TrainingBench {
  public:
   CLI::App& add_to(CLI::App& app) override {
-    auto* command = app.add_subcommand("step", "one training step, and the share of the machine's products that it reaches");
-    options_.add_to(*command);
-    repeats_.add_to(*command);
-    return *command;
+    return add_command(app, "step", "one training step, and the share of the machine's products that it reaches");
   }
 
   void run() override {
     const Place place(options_.device);
-    options_.check(place.ranks());
     Training training(options_, place);
     const Times times = place.repeat(repeats_, [&] { training.step(); });
-    const ProductRate rate = product_rate(place, options_.compute());
+    const ProductRate rate = product_rate(place, options_.precision.type());
     const double tflops = training.flops() / times.median() / 1e12;
     nlohmann::ordered_json json = options_.head("train_step", place.ranks());
     json.update(times.json());
@@ -33,25 +29,17 @@ class StepBench : public Bench {
     json["share_of_products"] = tflops / (rate.tflops * place.ranks().size());
     place.print(json);
   }
-
- private:
-  TrainingOptions options_;
-  Repeats repeats_;
 };
 
 // The same step with reduction during and after backward, turn by turn in one process.
-class OverlapBench : public Bench {
+class OverlapBench : public TrainingBench {
  public:
   CLI::App& add_to(CLI::App& app) override {
-    auto* command = app.add_subcommand("overlap", "reduction during backward against after it");
-    options_.add_to(*command);
-    repeats_.add_to(*command);
-    return *command;
+    return add_command(app, "overlap", "reduction during backward against after it");
   }
 
   void run() override {
     const Place place(options_.device);
-    options_.check(place.ranks());
     Training during(options_, place, true), after(options_, place, false);
     Times with, without;
     double wait_with = 0, wait_without = 0;
@@ -75,10 +63,6 @@ class OverlapBench : public Bench {
     json["ratio"] = without.median() / with.median();
     place.print(json);
   }
-
- private:
-  TrainingOptions options_;
-  Repeats repeats_;
 };
 
 }  // namespace

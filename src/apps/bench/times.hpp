@@ -1,21 +1,11 @@
 // How long repeats of one piece of work took.
 #pragma once
 
-#include <CLI/App.hpp>
 #include <algorithm>
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 namespace varscale::bench {
-
-struct Repeats {
-  int64_t count = 10, warmup = 3;
-  void add_to(CLI::App& command) {
-    command.add_option("--repeats", count, "measured")->check(CLI::PositiveNumber);
-    command.add_option("--warmup", warmup, "run before")->check(CLI::NonNegativeNumber);
-  }
-};
 
 struct Times {
   std::vector<double> seconds;

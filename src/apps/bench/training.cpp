@@ -23,20 +23,13 @@ void TrainingOptions::add_to(CLI::App& command) {
   command.add_option("--batch", batch, "images a step over all ranks")->check(CLI::PositiveNumber);
   command.add_option("--scales", scales, "sides of the token maps")->delimiter(',');
   command.add_option("--vocabulary", vocabulary, "codes")->check(CLI::PositiveNumber);
-  command.add_option("--precision", precision, "fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
+  precision.add_to(command);
   command.add_option("--mode", mode, "replicated, zero2, zero3 or hybrid")
       ->check(CLI::IsMember({"replicated", "zero2", "zero3", "hybrid"}));
   command.add_option("--shards", shards, "hybrid: ranks of one group");
   command.add_option("--recompute", recompute, "what backward computes again: none, selective (inputs of linear layers) or full (blocks)")
       ->check(CLI::IsMember({"none", "selective", "full"}));
-  command.add_option("--device", device, "cpu, or cuda: one rank a GPU")->check(CLI::IsMember({"cpu", "cuda"}));
-}
-
-void TrainingOptions::check(const comm::Communicator& ranks) const {
-  if (mode == "hybrid" && (shards < 1 || ranks.size() % shards != 0))
-    throw UserError("--shards {}: expected a divisor of the {} ranks", shards, ranks.size());
-  if (batch < ranks.size())
-    throw UserError("--batch {}: expected at least one image for each of the {} ranks", batch, ranks.size());
+  add_device(command, device);
 }
 
 scaling::VarShape TrainingOptions::shape() const {
@@ -47,7 +40,7 @@ scaling::MemoryEstimate TrainingOptions::memory(int ranks) const {
   using scaling::Holding;
   scaling::MemoryOptions memory{
       .micro_batch = (batch + ranks - 1) / ranks,
-      .precision = precision == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32,
+      .precision = precision.name == "bf16" ? scaling::Precision::kBf16 : scaling::Precision::kFp32,
       .holding = mode == "replicated" ? Holding::kReplicated : mode == "zero2" ? Holding::kZero2 : Holding::kZero3,
       .recompute = scaling::recompute_named(recompute),
       .on_gpu = device == "cuda",
@@ -61,7 +54,7 @@ nlohmann::ordered_json TrainingOptions::head(const std::string& what, const comm
           {"depth", depth},
           {"batch", batch},
           {"tokens_per_image", scaling::ScaleList(scales).tokens()},
-          {"precision", precision},
+          {"precision", precision.name},
           {"mode", mode},
           {"device", device},
           {"recompute", recompute},
@@ -73,8 +66,12 @@ Training::Training(const TrainingOptions& options, const Place& place, bool over
     : options_(options),
       device_(place.device()),
       shape_(options.shape()),
-      model_(shape_, {.device = device_, .weights = options.compute(), .allocate = false}) {
+      model_(shape_, {.device = device_, .weights = options.precision.type(), .allocate = false}) {
   comm::Communicator& ranks = place.ranks();
+  if (options.mode == "hybrid" && (options.shards < 1 || ranks.size() % options.shards != 0))
+    throw UserError("--shards {}: expected a divisor of the {} ranks", options.shards, ranks.size());
+  if (options.batch < ranks.size())
+    throw UserError("--batch {}: expected at least one image for each of the {} ranks", options.batch, ranks.size());
   parallel_ = parallel::make_parallel(train::units_of(model_), ranks,
                                       {.mode = parallel::mode_named(options.mode),
                                        .shards = options.shards,
@@ -99,7 +96,7 @@ at::Tensor Training::forward() {
   at::Tensor drop_path_SB = models::drop_path_factors(shape_, 1, steps_, ids_);
   if (drop_path_SB.defined()) drop_path_SB = nn::to_device(drop_path_SB, device_);
   const at::Tensor logits_BLV = model_.forward(labels_B_, teacher_BLE_,
-                                               {.compute = options_.compute(),
+                                               {.compute = options_.precision.type(),
                                                 .drop_path_SB = drop_path_SB,
                                                 .recompute_inputs = options_.recompute == "selective",
                                                 .run_block = parallel::block_runner(*parallel_)});

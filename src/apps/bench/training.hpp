@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "apps/bench/bench.hpp"
+#include "apps/bench/options.hpp"
 #include "apps/bench/place.hpp"
 #include "models/var/model.hpp"
 #include "optim/adamw.hpp"
@@ -19,14 +21,12 @@ namespace varscale::bench {
 struct TrainingOptions {
   int64_t depth = 4, batch = 4, classes = 1000, vocabulary = 4096, code_width = 32;
   std::vector<int64_t> scales{1, 2, 3, 4, 5, 6, 8, 10, 13, 16};
-  std::string precision = "fp32", mode = "replicated", recompute = "none", device = "cpu";
+  std::string mode = "replicated", recompute = "none", device = "cpu";
+  Precision precision;
   int shards = 0;
 
   void add_to(CLI::App& command);
-  // UserError: fewer images than ranks, groups that do not divide the ranks.
-  void check(const comm::Communicator& ranks) const;
   scaling::VarShape shape() const;
-  at::ScalarType compute() const { return precision == "bf16" ? at::kBFloat16 : at::kFloat; }
   // What one rank of so many holds by the estimate.
   scaling::MemoryEstimate memory(int ranks) const;
   // What was run, as the first fields of a result.
@@ -35,7 +35,7 @@ struct TrainingOptions {
 
 class Training {
  public:
-  // overlap: gradients are reduced during backward.
+  // overlap: gradients are reduced during backward. UserError: fewer images than ranks, groups that do not divide the ranks.
   Training(const TrainingOptions& options, const Place& place, bool overlap = true);
   void step() { backward(forward()); }
   // The two halves of a step: up to the loss of this rank's rows, and from it to the new weights.
@@ -58,6 +58,20 @@ class Training {
   at::Tensor labels_B_, teacher_BLE_, targets_N_;
   std::vector<int64_t> ids_;
   int64_t rows_ = 0, steps_ = 0;
+};
+
+// A subcommand that trains, some number of times.
+class TrainingBench : public Bench {
+ protected:
+  CLI::App& add_command(CLI::App& app, const std::string& name, const std::string& what) {
+    CLI::App& command = *app.add_subcommand(name, what);
+    options_.add_to(command);
+    repeats_.add_to(command);
+    return command;
+  }
+
+  TrainingOptions options_;
+  Repeats repeats_;
 };
 
 }  // namespace varscale::bench

@@ -6,7 +6,6 @@
 
 #include "base/error.hpp"
 #include "base/random.hpp"
-#include "nn/functional.hpp"
 #include "nn/storage.hpp"
 
 namespace varscale::models {
@@ -152,20 +151,13 @@ Tensor Var::norm_and_linear(const Tensor& x_BLC, const Tensor& scale_B1C, const 
                                      : nn::linear(norm(inputs), weight, bias, compute);
 }
 
-std::array<Tensor, 3> Var::project_qkv(const Block& block, const Tensor& x_BLC,
-                                       const Modulation& mod, Arithmetic arithmetic) const {
-  const int64_t B = x_BLC.size(0), L = x_BLC.size(1);
+nn::Heads Var::project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod, Arithmetic arithmetic) const {
   // k has no bias: a constant added to every key does not change the softmax.
   const Tensor bias = at::cat({block.q_bias, at::zeros_like(block.q_bias), block.v_bias});
   const Tensor qkv_BLM =
       norm_and_linear(x_BLC, mod.scale1, mod.shift1, block.qkv_weight, bias, arithmetic);
-  if (shape_.attn_l2_norm) {
-    const nn::Heads heads = nn::unit_heads(qkv_BLM, block.scale_mul.clamp_max(kMaxLogScale).exp());
-    return {heads.q_BHLD, heads.k_BHLD, heads.v_BHLD};
-  }
-  const std::vector<Tensor> parts =
-      qkv_BLM.view({B, L, 3, shape_.heads, shape_.head_width()}).permute({2, 0, 3, 1, 4}).unbind(0);
-  return {parts[0], parts[1], parts[2]};
+  if (!shape_.attn_l2_norm) return nn::split_heads(qkv_BLM, shape_.heads);
+  return nn::unit_heads(qkv_BLM, block.scale_mul.clamp_max(kMaxLogScale).exp());
 }
 
 Tensor Var::attention_branch(int64_t index, const Tensor& x_BLC, const Modulation& mod,

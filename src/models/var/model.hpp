@@ -15,12 +15,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "nn/attention.hpp"
+#include "nn/functional.hpp"
 #include "nn/tensor.hpp"
 #include "scaling/shape.hpp"
 
@@ -143,8 +143,7 @@ class Var {
   enum class Use { kAnywhere, kProducts };
   Tensor add(const std::string& name, std::vector<int64_t> shape, Use use = Use::kAnywhere);
   // q (scaled where the norm is on), k and v of the modulated x as [B, H, L, D] in `compute`.
-  std::array<Tensor, 3> project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod,
-                                    Arithmetic arithmetic) const;
+  nn::Heads project_qkv(const Block& block, const Tensor& x_BLC, const Modulation& mod, Arithmetic arithmetic) const;
   // A linear layer of the modulated x.
   static Tensor norm_and_linear(const Tensor& x_BLC, const Tensor& scale_B1C, const Tensor& shift_B1C, const Tensor& weight,
                                 const Tensor& bias, Arithmetic arithmetic);
