@@ -1,12 +1,15 @@
 // Linear layers by the library that is fastest for the dtype and the device.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "nn/functional.hpp"
+#include "nn/simd.hpp"
 
 namespace varscale::nn {
 
@@ -40,11 +43,31 @@ Tensor input_gradient(const Tensor& dy_NM, const Tensor& weight_MK) {
   return onednn_linear(dy_NM, weight_MK.t(), at::empty({0}));
 }
 
+// Rows [begin, end) of x [N, M], at most kTile of them, as columns of out [M, N].
+constexpr int64_t kTile = 16;
+VARSCALE_SIMD void transpose_rows(const float* x, int64_t N, int64_t M, int64_t begin, int64_t end, float* out) {
+  for (int64_t m = 0; m < M; ++m)
+    for (int64_t n = begin; n < end; ++n) out[m * N + n] = x[n * M + m];
+}
+
+// ATen copies a transposed matrix in one thread.
+Tensor transposed(const Tensor& x_NM) {
+  const int64_t N = x_NM.size(0), M = x_NM.size(1), tiles = (N + kTile - 1) / kTile;
+  Tensor out_MN = at::empty({M, N}, x_NM.options());
+  const float* x = x_NM.const_data_ptr<float>();
+  float* out = out_MN.mutable_data_ptr<float>();
+  at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile)
+      transpose_rows(x, N, M, tile * kTile, std::min((tile + 1) * kTile, N), out);
+  });
+  return out_MN;
+}
+
 Tensor weight_gradient(const Tensor& dy_NM, const Tensor& x_NK, const Tensor& weight_MK) {
   if (!onednn_pays(x_NK, weight_MK, x_NK.scalar_type())) return at::mm(dy_NM.t(), x_NK);
   // oneDNN takes its second factor as it lies; the first is copied, so it is the smaller one.
-  return dy_NM.size(1) <= x_NK.size(1) ? onednn_linear(dy_NM.t(), x_NK.t(), at::empty({0}))
-                                       : onednn_linear(x_NK.t(), dy_NM.t(), at::empty({0})).t();
+  return dy_NM.size(1) <= x_NK.size(1) ? onednn_linear(transposed(dy_NM), x_NK.t(), at::empty({0}))
+                                       : onednn_linear(transposed(x_NK), dy_NM.t(), at::empty({0})).t();
 }
 
 class Linear : public torch::autograd::Function<Linear> {

@@ -28,11 +28,13 @@ def check_figures():
     rows = {("fp32", 2): {"ours": results(100, 200, 400), "mask": results(150, 320, 640),
                           "mask, compiled": results(160, 300, 720)},
             ("bf16", 2): {"ours": results(50, 50, 50), "mask": results(100, 100, 100)}}
+    for row, median in zip(rows.values(), (140, 60), strict=True):  # faster than our own model, and not its best path
+        row["other"] = [result | {"is": "a program"} for result in results(median, median, median)]
     row = rows["fp32", 2]
     check(step_report.best_path(row) == "mask, compiled", "the best path is not the one of the least median, 300")
     check(step_report.ratios(row, "mask, compiled") == [1.6, 1.5, 1.8], "ratios are not those within the rounds")
     facts = {"machine": "M", "options": SimpleNamespace(device="cpu", depths=[2], rounds=3, threads=2, repeats=12, warmup=3,
-                                                        precision=["fp32", "bf16"]),
+                                                        precision=["fp32", "bf16"], beside={"other": "/program"}),
              "reasons": {"flex, compiled": "no backward."}, "others_s": 6.0 * os.cpu_count(), "wall_s": 60.0,
              "commit": "c", "compiler": "12", "python": "3", "command": "C", "lines": {"ours": "L"}, "batches": {2: 8}}
     text = step_report.report(rows, facts)
@@ -41,8 +43,10 @@ def check_figures():
                   "2.00 (d2) times as long as ours in bf16 against its autocast",
                   "Other work took 10 % of the machine meanwhile: these figures are not to be quoted",
                   "median over 3 rounds of the ratio within a round",
+                  "That of other: 0.70 (d2) times as long as ours in fp32; 1.20 (d2) times as long as ours in bf16",
+                  "| other | a program |",
                   "| 2 | **mask, compiled** | 160.0 300.0 720.0 | 187 % | 0.167 | 1.60 1.50 1.80 |",
-                  "| 2 | fp32 | 0.625 | 80 % 80 % 80 % | 27 % |",  # 0.5 x 100 / 300 of 0.625
+                  "| 2 | fp32 | 0.625 | 80 % 80 % 80 % | 27 % | 3.75 |",  # 0.5 x 100 / 300 of 0.625
                   "The path flex, compiled does not run here: no backward.\n"):
         check(words in text, f"not in the report: {words}\n{text}")
 
@@ -73,6 +77,7 @@ def main():
         check(said.startswith("bench: ") and said.count("\n") == 1, f"not one sentence: {said}")
         refuses("argument --depths", "--depths", "2,0", programs=empty)
         refuses("argument --precision", "--precision", "fp16", programs=empty)
+        refuses("argument --beside", "--beside", f"other={empty}/missing", programs=empty)
         check(not list(pathlib.Path(empty).iterdir()), "something was left behind")
 
 

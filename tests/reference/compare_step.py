@@ -56,6 +56,12 @@ def arguments():
     def count(text):
         return numbers(text)[0]
 
+    def beside(text):
+        name, _, program = text.partition("=")
+        if not name or name in step_report.PATH_WORDS or not os.access(program, os.X_OK):
+            raise ValueError(text)
+        return name, str(pathlib.Path(program).absolute())
+
     parser = argparse.ArgumentParser(
         prog="launch/bench.sh step", description="Times a training step at 256 px (680 tokens) of var_bench and of our own "
         "PyTorch model (tests/reference/var_torch.py), turn by turn, and writes a dated file.")
@@ -67,9 +73,13 @@ def arguments():
     parser.add_argument("--repeats", type=count, default=12, help="steps of a process that count (12)")
     parser.add_argument("--warmup", type=count, default=3, help="steps before them (3)")
     parser.add_argument("--threads", type=count, default=2, help="of each side (2)")
+    parser.add_argument("--beside", type=beside, action="append", default=[], metavar="NAME=PROGRAM",
+                        help="one more path, of another's code: an executable file that takes --depth, --batch, --precision, --repeats, "
+                        "--warmup and --device, and prints a JSON object with median_ms and with what it is, as \"is\"")
     parser.add_argument("--out", type=pathlib.Path, default=SOURCE / "results/benchmarks", help="folder of the file")
     options = parser.parse_args()
     options.depths = options.depths or DEPTHS[options.device]
+    options.beside = dict(options.beside)
     return options
 
 
@@ -126,12 +136,15 @@ class Runner:
         line = ["--depth", depth, "--batch", self.batch(depth), "--precision", precision, "--repeats",
                 self.options.repeats, "--warmup", self.options.warmup, "--device", self.options.device]
         program = ["var_bench", "step"] if path == OURS else ["time_step.py", "--path", path]
-        return [*program, *map(str, line)]
+        return [*([path] if path in self.options.beside else program), *map(str, line)]
 
     def run(self, path, depth, precision):
         program, *rest = self.line(path, depth, precision)
-        folder = [BIN / program] if path == OURS else [sys.executable, SOURCE / "tests/reference" / program]
-        done = subprocess.run([*folder, *rest], text=True, capture_output=True, check=False,
+        if path in self.options.beside:
+            start = [self.options.beside[path]]
+        else:
+            start = [BIN / program] if path == OURS else [sys.executable, SOURCE / "tests/reference" / program]
+        done = subprocess.run([*start, *rest], text=True, capture_output=True, check=False,
                               env=self.ours if path == OURS else self.theirs)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or ["without a word"]
@@ -155,7 +168,7 @@ def measure(runner, options):
     rows = {(precision, depth): {} for precision in options.precision for depth in options.depths}
     reasons = {}
     for turn in range(options.rounds):
-        order = [OURS, *PATHS]
+        order = [OURS, *PATHS, *options.beside]
         order = order[turn % len(order):] + order[:turn % len(order)]  # no path is always the first
         for (precision, depth), row in rows.items():
             now = {}
@@ -168,7 +181,7 @@ def measure(runner, options):
                     print(f"{path}: {result['unavailable']}", flush=True)
                     continue
                 row.setdefault(path, []).append(result)
-                if path != OURS:
+                if path in PATHS:
                     now[path] = result
                 print(f"round {turn + 1} d{depth} {precision} {path}: {result['median_ms']:.1f} ms", flush=True)
             check_same_losses(now)
@@ -207,6 +220,13 @@ def commit():
     return output("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
+def command(beside):
+    """As it was typed, but where the programs beside lie."""
+    words = [next((f"{name}=PROGRAM" for name in beside if word.removeprefix("--beside=").startswith(f"{name}=")), word)
+             for word in sys.argv[1:]]
+    return shlex.join(["./launch/bench.sh", "step", *words])
+
+
 def gpu():
     return output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader").splitlines()
 
@@ -233,7 +253,7 @@ def main():
         "machine": words, "options": options, "reasons": reasons, "others_s": others, "wall_s": time.monotonic() - begin,
         "commit": commit() + (", programs of the folder in VARSCALE_BIN" if "VARSCALE_BIN" in os.environ else ""),
         "compiler": output("g++", "-dumpfullversion"), "python": sys.version.split()[0],
-        "command": shlex.join(["./launch/bench.sh", "step", *sys.argv[1:]]),
+        "command": command(options.beside),
         "lines": {path: shlex.join(runner.line(path, options.depths[0], options.precision[0]))
                   for path in (OURS, "mask, compiled")},
         "batches": {depth: runner.batch(depth) for depth in options.depths},

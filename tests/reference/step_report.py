@@ -26,8 +26,8 @@ def medians(results):
 
 
 def best_path(row):
-    """The PyTorch path with the least median over the rounds."""
-    return min((path for path in row if path != OURS), key=lambda path: statistics.median(medians(row[path])))
+    """Of our own PyTorch model: the path with the least median over the rounds."""
+    return min((path for path in row if path in PATH_WORDS and path != OURS), key=lambda path: statistics.median(medians(row[path])))
 
 
 def ratios(row, path):
@@ -45,18 +45,24 @@ def listed(words):
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def result_line(rows, rounds, others):
+def by_depth(rows, path_of):
+    """The ratios of a path, a phrase for each precision."""
     parts = []
     for precision in dict.fromkeys(precision for precision, _ in rows):
-        each = [f"{statistics.median(ratios(row, best_path(row))):.2f} (d{depth})" for (p, depth), row in rows.items()
+        each = [f"{statistics.median(ratios(row, path_of(row))):.2f} (d{depth})" for (p, depth), row in rows.items()
                 if p == precision]
         parts.append(f"{listed(each)} times as long as ours in {precision}" +
                      (" against its autocast" if precision == "bf16" else ""))
+    return "; ".join(parts)
+
+
+def result_line(rows, rounds, others, beside):
     over = f"median over {rounds} rounds of the ratio within a round" if rounds > 1 else "one round"
     warning = ""
     if others > DISTURBED:
         warning = f" Other work took {others:.0f} % of the machine meanwhile: these figures are not to be quoted."
-    return f"**Result: the step of the best PyTorch path takes {'; '.join(parts)} ({over}).{warning}**"
+    more = "".join(f" That of {name}: {by_depth(rows, lambda row, name=name: name)}." for name in beside)
+    return f"**Result: the step of the best PyTorch path takes {by_depth(rows, best_path)} ({over}).{more}{warning}**"
 
 
 def table(rows, precision):
@@ -80,13 +86,14 @@ def table(rows, precision):
 def shares(rows):
     """Of the rate of square products that the same machine reached after our steps, in the same process."""
     lines = ["Our steps beside what the machine's matrix products reach, measured in the same process:", "",
-             "| depth | precision | products, TFLOP/s | share of it, round by round | the best PyTorch path's |", "| --- | --- | --- | --- | --- |"]
+             "| depth | precision | products, TFLOP/s | share of it, round by round | the best PyTorch path's | ratio to it if ours were 100 % |",
+             "| --- | --- | --- | --- | --- | --- |"]
     for (precision, depth), row in rows.items():
         ours = row[OURS]
         rate = statistics.median(result["product_tflops_a_rank"] for result in ours)
         theirs = ours[0]["tflops"] * ours[0]["median_ms"] / statistics.median(medians(row[best_path(row)])) / rate
         each = " ".join(f"{100 * result['share_of_products']:.0f} %" for result in ours)
-        lines.append(f"| {depth} | {precision} | {rate:.3f} | {each} | {100 * theirs:.0f} % |")
+        lines.append(f"| {depth} | {precision} | {rate:.3f} | {each} | {100 * theirs:.0f} % | {1 / theirs:.2f} |")
     return lines
 
 
@@ -104,7 +111,7 @@ def report(rows, facts):
     step = "forward, loss, backward, gradient norm and clip at 2.0, AdamW (fused)"
     lines = [
         f"# One training step of {listed(depths)} at 256 px on {where}, against PyTorch", "",
-        result_line(rows, options.rounds, others), "",
+        result_line(rows, options.rounds, others, options.beside), "",
         "| what | value |", "| --- | --- |",
         f"| machine | {facts['machine']} |",
         f"| beside it | {facts['others_s']:.0f} s of processor time by other processes in {facts['wall_s']:.0f} s: "
@@ -124,12 +131,13 @@ def report(rows, facts):
         f"own, the order moved on by one from round to round; {counted(options.repeats, 'step')} "
         f"after {options.warmup} that do not count; medians of a process |",
         "",
-        "| path | what it is |", "| --- | --- |", *(f"| {path} | {words} |" for path, words in PATH_WORDS.items()), ""]
+        "| path | what it is |", "| --- | --- |", *(f"| {path} | {words} |" for path, words in PATH_WORDS.items()),
+        *(f"| {name} | {next(row[name][0]['is'] for row in rows.values())} |" for name in options.beside), ""]
     for precision in options.precision:
         lines += [*table(rows, precision), ""]
     lines += [*shares(rows), ""]
     lines.append("The best PyTorch path is in bold; TFLOP/s are those of the step's FLOPs as `var_bench` counts them. "
-                 "The first steps of all PyTorch paths had the same loss.")
+                 "The first steps of all PyTorch paths of our own model had the same loss.")
     if compiling := first_steps(rows):
         lines.append(f"The first step of a compiled path, which does not count, took {compiling[0]:.0f} to {compiling[1]:.0f} s.")
     for path, reason in facts["reasons"].items():
