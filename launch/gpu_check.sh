@@ -76,6 +76,11 @@ run() {
   fi
   echo "== steps beside PyTorch"
   python3 "$root/tests/reference/compare_step.py" --device cuda --precision bf16 --out "$out" "$@" || failed=1
+  echo "== a step launched kernel by kernel, and as one recorded graph"
+  for depth in 2 4 8; do
+    "$root/bin/var_bench" step --device cuda --precision bf16 --depth $depth --batch 64
+    "$root/bin/var_bench" step --device cuda --precision bf16 --depth $depth --batch 64 --graph
+  done | tee "$out/graphs.json" || failed=1
   echo "== collectives and products"
   {
     "$root/bin/var_bench" collectives --device cuda

@@ -77,6 +77,7 @@ class [[nodiscard]] Work {
   Work& operator=(Work&& other) noexcept;
   ~Work();
   void wait();  // again: no effect
+  bool done() const noexcept { return state_ == nullptr; }  // nothing is left to wait for
 
  private:
   std::unique_ptr<State> state_;  // empty: already complete

@@ -20,6 +20,10 @@ Tensor to_device(const Tensor& x, at::Device device) {
   return x.pin_memory().to(device, /*non_blocking=*/true);
 }
 
+c10::Stream stream_of_pool(at::Device device) {
+  return c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false);
+}
+
 Interval::Interval(at::Device device) : device_(device) {
   if (device_.is_cpu())
     host_begin_ = Clock::now();

@@ -12,6 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Event.h>
+#include <c10/core/Stream.h>
 
 #include <chrono>
 #include <optional>
@@ -22,6 +23,9 @@ using at::Tensor;
 
 // A tensor of the host on the device, by way of pinned memory; x itself, if it is there or that is the CPU.
 Tensor to_device(const Tensor& x, at::Device device);
+
+// A stream of the device beside its default one, for c10::StreamGuard.
+c10::Stream stream_of_pool(at::Device device);
 
 // From construction to end(), on the device's current stream. Move-only.
 class Interval {

@@ -8,6 +8,7 @@
 #include <c10/core/impl/alloc_cpu.h>
 #include <c10/util/env.h>
 #include <malloc.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cstring>
@@ -89,6 +90,13 @@ void reset_peak(at::Device device) {
     cpu_peak = cpu_held.load();
   else
     allocator_of(device).resetPeakStats(device.index());
+}
+
+int64_t new_memory_events(at::Device device) {
+  if (!device.is_cpu()) return stats_of(device).num_device_alloc;
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
 }
 
 void repeatable_cuda() {

@@ -25,6 +25,10 @@ int64_t held_bytes(at::Device device);
 int64_t peak_bytes(at::Device device);  // the most that was held since the last reset_peak()
 void reset_peak(at::Device device);
 
+// How often the process has been given new memory so far: by the driver, or on the CPU as page faults. Steps that use
+// the same memory again add none.
+int64_t new_memory_events(at::Device device);
+
 // For GPUs, of the whole process: float32 products and convolutions in float32 (no TF32), and the same bits
 // for the same calls, by kernels that add in a fixed order.
 void repeatable_cuda();

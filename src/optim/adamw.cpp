@@ -68,6 +68,16 @@ void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_
 
 void AdamW::step(const std::vector<Tensor>& gradients, double lr, double weight_decay,
                  const Guard& guard) {
+  update(gradients, lr, weight_decay, guard);
+}
+
+void AdamW::step(const std::vector<Tensor>& gradients, const Tensor& lr, double weight_decay,
+                 const Guard& guard) {
+  update(gradients, lr, weight_decay, guard);
+}
+
+template <class Rate>
+void AdamW::update(const std::vector<Tensor>& gradients, const Rate& lr, double weight_decay, const Guard& guard) {
   VARSCALE_CHECK(gradients.size() == parameters_.size(), "{} gradients for {} parameters",
                  gradients.size(), parameters_.size());
   at::NoGradGuard no_grad;

@@ -54,6 +54,9 @@ class AdamW {
   // in place.
   void step(const std::vector<Tensor>& gradients, double lr, double weight_decay,
             const Guard& guard);
+  // The same with a learning rate on the weights' device: a scalar, float32 there if that is a GPU. No host sync.
+  void step(const std::vector<Tensor>& gradients, const Tensor& lr, double weight_decay,
+            const Guard& guard);
   // The same with a factor that the host knows.
   void step(const std::vector<Tensor>& gradients, double lr, double weight_decay,
             double gradient_factor);
@@ -70,6 +73,8 @@ class AdamW {
     bool decayed;
   };
   at::TensorOptions scalar_options() const;
+  template <class Rate>
+  void update(const std::vector<Tensor>& gradients, const Rate& lr, double weight_decay, const Guard& guard);
   nn::NamedTensors parameters_;
   AdamWOptions options_;
   std::vector<Tensor> first_moments_, second_moments_;

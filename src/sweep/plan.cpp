@@ -53,8 +53,30 @@ scaling::Machine machine_of(const std::string& device, int64_t ranks) {
   return machine;
 }
 
+namespace {
+
+// A recorded update is that of one rank with the whole model, in which nothing changes but batch and learning rate.
+void check_graph(const RunConfig& config) {
+  const TrainConfig& train = config.train;
+  if (!train.cuda_graph) return;
+  const auto refuse = [](std::string_view key, const auto& found, std::string_view expected) {
+    throw base::UserError("train.cuda_graph records the update of one rank that holds the whole model: {} is {}, expected {}",
+                          key, found, expected);
+  };
+  if (train.device != "cuda") refuse("train.device", train.device, "cuda");
+  if (config.parallel.mode != "auto" && config.parallel.mode != "replicated")
+    refuse("parallel.mode", config.parallel.mode, "replicated");
+  if (train.micro_batch != 0 && train.micro_batch < train.batch)
+    refuse("train.micro_batch", train.micro_batch, "the whole batch");
+  const double decay = config.optimizer.weight_decay, end = config.optimizer.weight_decay_end;
+  if (end != -1 && end != decay) refuse("optimizer.weight_decay_end", end, "a constant decay");
+}
+
+}  // namespace
+
 scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shape,
                           scaling::Machine machine) {
+  check_graph(config);
   const ParallelConfig& parallel = config.parallel;
   if (parallel.shards != 0 && parallel.mode != "hybrid") {
     throw base::UserError("parallel.shards is {}, but parallel.mode is {}; only hybrid reads it",
@@ -79,8 +101,7 @@ scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shap
   return scaling::given_layout(shape, options, machine, parallel.mode, parallel.shards);
 }
 
-PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
-                 const scaling::Machine& machine) {
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput, scaling::Machine machine) {
   const RunConfig& config = run.config;
   const scaling::VarShape shape = shape_of(config, run.tokens);
   PlanRow row;
@@ -103,6 +124,7 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
   const int64_t own_images = row.images - row.branch_step * config.train.batch;
   row.own_flops = scaling::training_flops(shape, static_cast<double>(own_images));
 
+  if (config.train.cuda_graph) machine.ranks = machine.node_ranks = 1;  // of any launch the run takes one
   const scaling::Layout layout = layout_of(config, shape, machine);
   row.memory_bytes = layout.bytes;
   row.mode = layout.mode == "hybrid" ? fmt::format("hybrid of {}", layout.shards) : layout.mode;

@@ -105,6 +105,7 @@ struct TrainConfig {
   int64_t max_skipped = 10;
   int64_t threads = 0;        // 0: OMP_NUM_THREADS, or the cores
   std::string device = "cpu";
+  bool cuda_graph = false;
 
   template <class Visitor>
   void visit(Visitor& v) {
@@ -123,6 +124,7 @@ struct TrainConfig {
     v.field("max_skipped", max_skipped, "updates in a row that are skipped because loss or gradient is not finite, before the run fails", Range<int64_t>::at_least(0), Identity::kNo);
     v.field("threads", threads, "threads of one rank; 0: OMP_NUM_THREADS, or the cores", Range<int64_t>::at_least(0), Identity::kNo);
     v.field("device", device, "where the model is", OneOf{"cpu", "cuda"}, Identity::kNo);
+    v.field("cuda_graph", cuda_graph, "launch each update as one recorded CUDA graph, for models so small that launching their kernels takes longer than running them: one rank, one micro-batch, constant weight decay", Identity::kNo);
   }
 };
 

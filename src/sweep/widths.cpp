@@ -16,6 +16,7 @@ std::vector<Speed> speeds_of(const SweepRun& run, const Throughput& throughput, 
     scaling::Machine group = machine;
     group.ranks = ranks;
     group.node_ranks = std::min(ranks, machine.node_ranks);
+    if (config.train.cuda_graph && ranks != 1) continue;
     if (config.parallel.mode == "hybrid" && ranks % config.parallel.shards != 0) continue;
     options.ranks = ranks;
     if (layout_of(config, shape, group).fits) speeds.push_back({ranks, 1 / scaling::step_seconds(shape, options)});

@@ -32,6 +32,8 @@ optim::Schedule make_schedule(const sweep::RunConfig& run) {
 
 scaling::Layout layout_for(const sweep::RunConfig& run, const scaling::VarShape& shape,
                            const scaling::Machine& machine) {
+  if (run.train.cuda_graph && machine.ranks != 1)
+    throw base::UserError("train.cuda_graph records the update of one rank, and this run has {}", machine.ranks);
   scaling::Layout layout = sweep::layout_of(run, shape, machine);
   if (!layout.fits && run.parallel.mode == "auto") {
     throw base::UserError(

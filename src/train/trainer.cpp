@@ -1,6 +1,7 @@
 #include "train/trainer.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/StreamGuard.h>
 
 #include <algorithm>
 #include <chrono>
@@ -8,6 +9,8 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/clock.hpp"
 #include "base/error.hpp"
@@ -30,6 +33,7 @@
 #include "train/facts.hpp"
 #include "train/feed.hpp"
 #include "train/initial_weights.hpp"
+#include "train/recorded_update.hpp"
 #include "train/set_up.hpp"
 #include "train/step_report.hpp"
 #include "train/validate.hpp"
@@ -66,6 +70,11 @@ struct Launched {
   double data_wait_s;
 };
 
+// What a backward pass reads, on the device.
+struct Inputs {
+  at::Tensor tokens_BL, labels_B, drop_path_SB;  // labels with drops; drop path factors, or undefined
+};
+
 // One run in one process: the pieces, and what a step does with them.
 class Trainer {
  public:
@@ -100,6 +109,7 @@ class Trainer {
         flops_per_image_(scaling::training_flops(shape_, 1.0)),
         eval_plan_(plan_evaluations(run_, schedule_, validation_.images(), flops_per_image_,
                                     scaling::count_forward(shape_).total())) {
+    if (job.make_graph || run_.train.cuda_graph) record_updates();
     if (tokens.fingerprint() != job.facts.fingerprint) {
       throw base::UserError("{}: its tokens have changed since the run was planned; start again",
                             tokens.path().string());
@@ -239,34 +249,92 @@ class Trainer {
             .memory_bytes = nn::peak_bytes(device_)};
   }
 
-  // Forward and backward of some rows of the batch; returns their sums, [2, S] float64 on the device.
-  // Not counted: the rows stand in for none, and add nothing.
-  at::Tensor accumulate(const data::Batch& batch, bool counted) {
-    const auto count = static_cast<int64_t>(batch.sample_ids.size());
+  Inputs inputs_of(const data::Batch& batch) const {
     const at::Tensor labels_B =
         models::drop_labels(batch.labels_B, shape_.classes, run_.model.label_drop, run_.train.seed,
                             step_, batch.sample_ids);
-    models::ForwardOptions options{
+    at::Tensor drop_path_SB =
+        models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids);
+    if (drop_path_SB.defined()) drop_path_SB = nn::to_device(drop_path_SB, device_);
+    return {nn::to_device(batch.tokens_BL, device_), nn::to_device(labels_B, device_), drop_path_SB};
+  }
+
+  // Forward and backward of some rows of the batch; returns their sums, [2, S] float64 on the device.
+  // Not counted: the rows stand in for none, and add nothing.
+  at::Tensor accumulate(const Inputs& inputs, bool counted) {
+    const models::ForwardOptions options{
         .compute = compute_dtype(run_),
-        .drop_path_SB =
-            models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids),
+        .drop_path_SB = inputs.drop_path_SB,
         .recompute_inputs = run_.parallel.recompute == "selective",
         .run_block = parallel::block_runner(*parallel_)};
-    if (options.drop_path_SB.defined())
-      options.drop_path_SB = nn::to_device(options.drop_path_SB, device_);
-    const at::Tensor tokens_BL = nn::to_device(batch.tokens_BL, device_);
-    const at::Tensor logits_BLV = model_.forward(nn::to_device(labels_B, device_),
-                                                 quantizer_.teacher_input(tokens_BL), options);
-    const nn::TokenScores scores = nn::score_and_consume(logits_BLV.flatten(0, 1), tokens_BL.flatten());
+    const at::Tensor logits_BLV =
+        model_.forward(inputs.labels_B, quantizer_.teacher_input(inputs.tokens_BL), options);
+    const nn::TokenScores scores =
+        nn::score_and_consume(logits_BLV.flatten(0, 1), inputs.tokens_BL.flatten());
     const double global_count =
         static_cast<double>(run_.train.batch) * static_cast<double>(shape_.tokens.scales.tokens());
     (scores.loss_N.sum() * ((counted ? 1.0 : 0.0) / global_count)).backward();
     if (!counted) return no_sums();
-    return scale_sums(scores.loss_N, scores.correct_N, count, shape_.tokens.scales);
+    return scale_sums(scores.loss_N, scores.correct_N, inputs.labels_B.size(0), shape_.tokens.scales);
   }
 
   at::Tensor no_sums() const {
     return at::zeros({2, shape_.tokens.scales.count()}, at::TensorOptions(at::kDouble).device(device_));
+  }
+
+  // The next rows of this step's batch; adds the seconds that they took to come.
+  Feed::Portion take(int64_t pass, double& wait_s) {
+    const Clock::time_point begin = Clock::now();
+    Feed::Portion portion = feed_.take(step_, pass);
+    wait_s += seconds_since(begin);
+    return portion;
+  }
+
+  // The weights' update from gradients and sums of the whole step. Returns its figures, float64 on the device: the
+  // sums over the ranks, the squared norm and whether the update was skipped.
+  at::Tensor apply_gradients(const at::Tensor& sums_2S, const auto& lr) {
+    if (comm::Work work = world_.all_reduce(sums_2S, comm::Reduce::kSum, "loss sums"); !work.done()) {
+      nn::Interval& wait = waits_.emplace_back(device_);
+      work.wait();
+      wait.end();
+    }
+    const at::Tensor norm_squared = parallel_->gradient_norm_squared();
+    const optim::Guard guard =
+        optim::guard(norm_squared, sums_2S.select(0, 0).sum(), run_.optimizer.clip);
+    const double decay = optim::weight_decay_at(
+        run_.optimizer.weight_decay, run_.optimizer.weight_decay_end, step_, schedule_.steps());
+    optimizer_.step(parallel::owned_gradients(*parallel_), lr, decay, guard);
+    parallel_->weights_changed();
+    return at::cat({sums_2S.view({-1}), norm_squared.view({1}), guard.skip.to(at::kDouble).view({1})});
+  }
+
+  // Of one rank with one pass a step, whose weight decay is constant (sweep::layout_of).
+  void record_updates() {
+    recorded_.emplace(job_.make_graph ? job_.make_graph() : nn::make_graph(device_),
+                      [this](const std::vector<at::Tensor>& inputs, const at::Tensor& lr) {
+                        parallel_->begin_step();
+                        parallel_->begin_micro(/*last=*/true);
+                        const at::Tensor sums_2S = accumulate({inputs[0], inputs[1], inputs[2]}, /*counted=*/true);
+                        parallel_->finish_backward();
+                        return apply_gradients(sums_2S, lr);
+                      });
+  }
+
+  // Forward, backward and update; returns the figures.
+  at::Tensor update(double lr, double& data_wait_s) {
+    if (recorded_) {
+      const Inputs inputs = inputs_of(take(0, data_wait_s).batch);
+      return (*recorded_)({inputs.tokens_BL, inputs.labels_B, inputs.drop_path_SB}, lr);
+    }
+    parallel_->begin_step();
+    at::Tensor sums_2S = no_sums();
+    for (int64_t pass = 0; pass < feed_.passes(); ++pass) {
+      const Feed::Portion portion = take(pass, data_wait_s);
+      parallel_->begin_micro(pass + 1 == feed_.passes());
+      sums_2S += accumulate(inputs_of(portion.batch), portion.counted);
+      parallel_->finish_backward();
+    }
+    return apply_gradients(sums_2S, lr);
   }
 
   // One update. Nothing here waits for a GPU: whether loss and gradient are finite, and how far they are
@@ -274,31 +342,11 @@ class Trainer {
   void launch_step() {
     nn::Interval time(device_);
     double data_wait_s = 0;
-    parallel_->begin_step();
-    at::Tensor sums_2S = no_sums();
-    for (int64_t pass = 0; pass < feed_.passes(); ++pass) {
-      const Clock::time_point load_begin = Clock::now();
-      const Feed::Portion portion = feed_.take(step_, pass);
-      data_wait_s += seconds_since(load_begin);
-      parallel_->begin_micro(pass + 1 == feed_.passes());
-      sums_2S += accumulate(portion.batch, portion.counted);
-      parallel_->finish_backward();
-    }
-    std::vector<nn::Interval> waits = parallel_->take_waits();
-    nn::Interval& loss_wait = waits.emplace_back(device_);
-    world_.all_reduce(sums_2S, comm::Reduce::kSum, "loss sums").wait();
-    loss_wait.end();
-    const at::Tensor norm_squared = parallel_->gradient_norm_squared();
-    const optim::Guard guard =
-        optim::guard(norm_squared, sums_2S.select(0, 0).sum(), run_.optimizer.clip);
     const double lr = run_.optimizer.lr * schedule_.lr_factor(step_);
-    const double decay = optim::weight_decay_at(
-        run_.optimizer.weight_decay, run_.optimizer.weight_decay_end, step_, schedule_.steps());
-    optimizer_.step(parallel::owned_gradients(*parallel_), lr, decay, guard);
-    parallel_->weights_changed();
+    const at::Tensor figures = update(lr, data_wait_s);
     time.end();
     ++step_;
-    for (nn::Interval& wait : parallel_->take_waits()) waits.push_back(std::move(wait));
+    for (nn::Interval& wait : parallel_->take_waits()) waits_.push_back(std::move(wait));
 
     const double images = static_cast<double>(step_) * static_cast<double>(run_.train.batch);
     records::StepRow row{};
@@ -308,10 +356,7 @@ class Trainer {
     row.tokens = images * static_cast<double>(shape_.tokens.scales.tokens());
     row.flops = images * flops_per_image_;
     row.lr = lr;
-    launched_.push_back({row,
-                         nn::Fetch(at::cat({sums_2S.view({-1}), norm_squared.view({1}),
-                                            guard.skip.to(at::kDouble).view({1})})),
-                         std::move(time), std::move(waits), data_wait_s});
+    launched_.push_back({row, nn::Fetch(figures), std::move(time), std::exchange(waits_, {}), data_wait_s});
   }
 
   // Completes the rows of launched steps but the newest `ahead`; what the ranks have said meanwhile, if
@@ -471,6 +516,8 @@ class Trainer {
   std::optional<records::RunFile> rows_;       // on the first rank
   std::optional<records::EventFile> events_;   // on the first rank
   std::optional<base::Progress> progress_;     // on the first rank
+  std::optional<RecordedUpdate> recorded_;
+  std::vector<nn::Interval> waits_;  // for the loss sums, since the last step
   std::deque<Launched> launched_;
   Clock::time_point last_save_, began_;
   double save_s_ = 0;  // the longest that training waited for a checkpoint
@@ -489,7 +536,14 @@ Outcome train(const TrainJob& job, const records::TokenFile& tokens, comm::Commu
     nn::repeatable_cuda();
     nccl = comm::open_nccl(world);
   }
-  comm::Communicator& group = nccl ? *nccl : world;
+  // A recorded update is that of one rank: there is nothing to reduce, and it is recorded on a stream of its own.
+  std::unique_ptr<comm::Communicator> alone;
+  std::optional<c10::StreamGuard> own_stream;
+  if (job.run.train.cuda_graph && nccl && world.size() == 1) {
+    alone = comm::make_self();
+    own_stream.emplace(nn::stream_of_pool(device_of(job.run)));
+  }
+  comm::Communicator& group = alone ? *alone : nccl ? *nccl : world;
   group.set_deadline(job.run.parallel.first_deadline_s);
   const at::Device device = device_of(job.run);
   nn::reset_peak(device);

@@ -28,6 +28,7 @@
 
 #include "base/signals.hpp"
 #include "comm/communicator.hpp"
+#include "nn/graph.hpp"
 #include "records/token_file.hpp"
 #include "sweep/identity.hpp"
 
@@ -74,6 +75,8 @@ struct TrainJob {
   // Of data.tokens online: the images and the tokenizer behind the token file. Asked on every rank while the run is
   // set up; what it throws, all throw.
   std::function<std::shared_ptr<const data::TrainImages>()> open_images = {};
+  // What train.cuda_graph records with, for tests: without it the device's own. Given, updates are recorded on any device.
+  std::function<std::unique_ptr<nn::Graph>()> make_graph = {};
   bool quiet = false;      // no progress line
   int64_t stop_after = 0;  // stop in good order after this many updates (0: never): for tests
 };

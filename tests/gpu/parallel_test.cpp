@@ -132,6 +132,26 @@ TEST_P(TrainerOnGpu, TrainsAsOnTheCpu) {
     EXPECT_NEAR(gpu.eval[i].loss_mean / cpu.eval[i].loss_mean, 1, 1e-5) << "evaluation " << i;
 }
 
+// The learning rate is a float32 on the device there, so the last bits may differ.
+TEST_P(TrainerOnGpu, ARecordedUpdateIsTheLaunchedOne) {
+  if (std::string(GetParam()) != "replicated") GTEST_SKIP() << "one rank that holds the whole model";
+  const records::TokenFile tokens(scratch.path() / "tokens.h5");
+  for (const char* precision : {"fp32", "bf16"}) {
+    SCOPED_TRACE(precision);
+    train::TrainJob launched = job(tokens, fmt::format("launched-{}", precision), "cuda"),
+                    recorded = job(tokens, fmt::format("recorded-{}", precision), "cuda");
+    launched.run.train.precision = recorded.run.train.precision = precision;
+    recorded.run.train.cuda_graph = true;
+    const auto a = train_run(launched, tokens), b = train_run(recorded, tokens);
+    ASSERT_EQ(a.steps.size(), b.steps.size());
+    for (size_t i = 0; i < a.steps.size(); ++i) {
+      EXPECT_NEAR(b.steps[i].loss_mean / a.steps[i].loss_mean, 1, 1e-5) << "step " << i;
+      EXPECT_NEAR(b.steps[i].grad_norm / a.steps[i].grad_norm, 1, 1e-4) << "step " << i;
+    }
+    for (size_t i = 0; i < a.eval.size(); ++i) EXPECT_NEAR(b.eval[i].loss_mean / a.eval[i].loss_mean, 1, 1e-5) << i;
+  }
+}
+
 TEST_P(TrainerOnGpu, ARestartChangesNoBit) {
   const records::TokenFile tokens(scratch.path() / "tokens.h5");
   const auto whole = train_run(job(tokens, "whole", "cuda"), tokens);

@@ -83,6 +83,18 @@ TEST(AdamW, GoesOnBitForBitFromItsState) {
     EXPECT_TRUE(at::equal(whole[i].tensor, resumed[i].tensor));
 }
 
+TEST(AdamW, TakesItsRateFromTheDeviceWithTheSameBits) {
+  nn::NamedTensors told = parameters(), read = parameters();
+  AdamW by_host(told, {}), by_device(read, {});
+  for (int64_t step = 0; step < 4; ++step) {
+    const double lr = 0.01 / static_cast<double>(step + 1);
+    const auto calm = [] { return guard(at::full({}, 0.5, at::kDouble), at::full({}, 1.0, at::kDouble), 0.1); };
+    by_host.step(gradients(step), lr, 0.1, calm());
+    by_device.step(gradients(step), at::full({}, lr, at::kDouble), 0.1, calm());
+  }
+  for (size_t i = 0; i < told.size(); ++i) EXPECT_TRUE(at::equal(told[i].tensor, read[i].tensor)) << told[i].name;
+}
+
 TEST(AdamW, LeavesTheScaledGradientsBehind) {
   AdamW optimizer(parameters(), {});
   const std::vector<Tensor> given = gradients(0), before = gradients(0);

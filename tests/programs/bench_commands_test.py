@@ -27,6 +27,7 @@ def steps():
     for precision in ("fp32", "bf16"):
         step = result("step", *SMALL, *ONCE, "--precision", precision)
         check(step["tokens_per_image"] == 1 + 4 + 16, step)
+        check(step["graph"] is False and step["new_memory_events_a_step"] >= 0, step)
         check(abs(step["gflop"] / step["median_ms"] / step["tflops"] - 1) < 1e-9, step)
         check(abs(step["share_of_products"] * step["product_tflops_a_rank"] / step["tflops"] - 1) < 1e-9, step)
     both = result("step", *SMALL, *ONCE, "--mode", "zero3", ranks=2)
@@ -75,6 +76,7 @@ def refusals():
     refused("--shards 3: expected a divisor of the 2 ranks", "step", *SMALL, "--mode", "hybrid", "--shards", "3", ranks=2)
     refused("--fits 0.01: a step of 4 images does not fit", "memory", "--fits", "0.01")
     refused("operations are timed on the CPU alone", "operations", "--device", "cuda")
+    refused("--graph: records the step of a GPU", "step", *SMALL, "--graph")
     refused("--precision", "step", "--precision", "fp8")
     refused("subcommand", "--depth", "4")
 

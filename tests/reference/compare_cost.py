@@ -3,16 +3,12 @@ slopes of least squares in logarithms; a step whose time grows as its FLOPs has 
 """
 
 import argparse
-import datetime
-import json
 import math
-import os
 import pathlib
 import shlex
-import subprocess
 import sys
 
-from compare_step import BIN, SOURCE, busy_seconds, commit, machine, own_seconds, refuse
+from bench_machine import SOURCE, OtherWork, check_programs, commit, file_of_today, machine, var_bench, warning
 
 PYRAMIDS = {155: "1,2,3,4,5,6,8", 255: "1,2,3,4,5,6,8,10", 424: "1,2,3,4,5,6,8,10,13", 680: "1,2,3,4,5,6,8,10,13,16",
             2240: "1,2,3,4,6,9,13,18,24,32"}
@@ -31,15 +27,6 @@ def slope(xs, ys):
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x)**2 for a in x)
 
 
-def step(precision, options, arguments):
-    line = ["var_bench", "step", *map(str, arguments), "--precision", precision, "--repeats", str(options.repeats), "--warmup", "2"]
-    done = subprocess.run([BIN / line[0], *line[1:]], text=True, capture_output=True, check=False,
-                          env=os.environ | {"OMP_NUM_THREADS": str(options.threads)})
-    if done.returncode != 0:
-        refuse(f"{shlex.join(line)} ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
-    return json.loads(done.stdout)
-
-
 def report(measured, options, others):
     """measured: {(precision, growth): {value: result}}."""
     lines = [f"# What a training step costs against depth, batch and tokens, on {options.threads} CPU threads", ""]
@@ -52,9 +39,7 @@ def report(measured, options, others):
         rows.append((precision, growth, time_of, flop_of, each))
     words = "; ".join(f"{growth} {time_of:.2f} (FLOPs {flop_of:.2f})" for precision, growth, time_of, flop_of, _ in rows
                       if precision == rows[0][0])
-    lines += [f"**Result: in {rows[0][0]} a step's time grows with {words}.**" +
-              (f" Other work took {others:.0f} % of the machine meanwhile: these figures are not to be quoted." if others > 5 else ""),
-              "", "| what | value |", "| --- | --- |", f"| machine | {machine()[1]} |",
+    lines += [f"**Result: in {rows[0][0]} a step's time grows with {words}.{warning(others)}**", "", "| what | value |", "| --- | --- |", f"| machine | {machine()[1]} |",
               f"| beside it | {others:.0f} % of the machine by other processes |", f"| ours | commit {commit()} |",
               f"| command | `./launch/bench.sh cost{' ' if sys.argv[1:] else ''}{shlex.join(sys.argv[1:])}` |",
               "| model | width 64 d, 680 tokens, V 4096; depth at batch 4, batch at d4, tokens at d4 and batch 2 (the first 7 to 10 maps, "
@@ -70,18 +55,16 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="(2)")
     parser.add_argument("--out", type=pathlib.Path, default=SOURCE / "results/benchmarks", help="folder of the file")
     options = parser.parse_args()
-    if not (BIN / "var_bench").exists():
-        refuse(f"{BIN}/var_bench is missing; build it, or name the folder of the programs in VARSCALE_BIN")
-    if not options.out.is_dir():
-        refuse(f"--out {options.out}: there is no such folder")
-    file = options.out / f"{datetime.date.today()}_step-cost-256px_{machine()[0]}.md"
-    if file.exists():
-        refuse(f"{file} is there already; move it away first")
-    busy, own, begin = busy_seconds(), own_seconds(), datetime.datetime.now()
-    measured = {(precision, growth): {value: step(precision, options, arguments(value)) for value in values}
-                for precision in ("fp32", "bf16") for growth, (values, arguments) in GROWTHS.items()}
-    wall = (datetime.datetime.now() - begin).total_seconds()
-    others = 100 * max(0.0, busy_seconds() - busy - (own_seconds() - own)) / (wall * os.cpu_count())
+    check_programs()
+    file = file_of_today(options.out, f"step-cost-256px_{machine()[0]}")
+    work = OtherWork()
+    measured = {}
+    for precision in ("fp32", "bf16"):
+        for growth, (values, arguments) in GROWTHS.items():
+            measured[precision, growth] = {
+                value: var_bench("step", *arguments(value), "--precision", precision, "--repeats", options.repeats, "--warmup", 2,
+                                 threads=options.threads) for value in values}
+    *_, others = work.so_far()
     file.write_text(report(measured, options, others))
     print(f"written: {file}")
 

@@ -3,13 +3,11 @@ of tokens, threads and settings of the C library's allocator; each measurement i
 """
 
 import argparse
-import datetime
 import importlib.util
 import json
 import os
 import pathlib
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -17,12 +15,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 
 import step_report
+from bench_machine import BIN, SOURCE, OtherWork, check_programs, commit, file_of_today, gpu, machine, output, refuse
 
-SOURCE = pathlib.Path(__file__).parents[2]
-BIN = pathlib.Path(os.environ.get("VARSCALE_BIN", SOURCE / "build/release/bin"))
 SET_UP = "run ./launch/setup.sh --compare"
 OURS = step_report.OURS
 PATHS = [path for path in step_report.PATH_WORDS if path != OURS]
@@ -33,11 +29,6 @@ LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-3}
 # By device: depths, and images a step of each depth; of a depth that is not there, those of the next smaller one.
 DEPTHS = {"cpu": [2, 4, 6, 8], "cuda": [8, 16, 24, 30]}
 BATCHES = {"cpu": {1: 8, 3: 4}, "cuda": {1: 128, 16: 48, 24: 24, 30: 16}}
-
-
-def refuse(sentence):
-    print(f"bench: {sentence}", file=sys.stderr)
-    sys.exit(2)
 
 
 def arguments():
@@ -84,8 +75,7 @@ def arguments():
 
 
 def check_there(device):
-    if not (BIN / "var_bench").exists():
-        refuse(f"{BIN}/var_bench is missing; build it, or name the folder of the programs in VARSCALE_BIN")
+    check_programs()
     if device == "cuda":  # its kernels are Triton's, which torch brings
         return
     missing = [name for name in ("torch", "sympy", "networkx", "jinja2") if importlib.util.find_spec(name) is None]
@@ -152,17 +142,6 @@ class Runner:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def busy_seconds():
-    """Of all processors, by all processes, since the start of the machine."""
-    user, nice, system, _, _, irq, soft, *_ = map(int, pathlib.Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
-
-
-def own_seconds():
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
 def measure(runner, options):
     """(rows, reasons): rows {(precision, depth): {path: [result of each round]}}, reasons {path: why it does not run}."""
     rows = {(precision, depth): {} for precision in options.precision for depth in options.depths}
@@ -188,38 +167,6 @@ def measure(runner, options):
     return rows, reasons
 
 
-def machine():
-    cpu = pathlib.Path("/proc/cpuinfo").read_text()
-
-    def field(name):
-        found = re.search(rf"^{name}\s*: (.+)$", cpu, re.MULTILINE)
-        return found[1].strip() if found else "unknown"
-
-    model, cores = field("model name"), os.cpu_count()
-    known = re.search(r"epyc|xeon|ryzen|core|neoverse|graviton", model.lower())
-    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name} " in field("flags") + " "]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', pathlib.Path("/etc/os-release").read_text(), re.MULTILINE))
-    slug = known[0] if known else re.sub(r"\W+", "-", model.lower()).strip("-")
-    return f"{slug}-{cores}cpu", (f"{model} (family {field('cpu family')}), {cores} virtual CPUs ({', '.join(sets)}), "
-                                  f"{memory:.0f} GiB, {release.get('PRETTY_NAME', 'Linux')}")
-
-
-def output(*command):
-    """Empty where the program is missing."""
-    if shutil.which(command[0]) is None:
-        return ""
-    return subprocess.run(command, text=True, capture_output=True, check=False, cwd=SOURCE).stdout.strip()
-
-
-def commit():
-    packed = SOURCE / "commit"  # by launch/gpu_check.sh
-    if packed.exists():
-        return packed.read_text().strip()
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", ":!results"], cwd=SOURCE, check=False).returncode
-    return output("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
-
-
 def command(beside):
     """As it was typed, but where the programs beside lie."""
     words = [next((f"{name}=PROGRAM" for name in beside if word.removeprefix("--beside=").startswith(f"{name}=")), word)
@@ -227,30 +174,22 @@ def command(beside):
     return shlex.join(["./launch/bench.sh", "step", *words])
 
 
-def gpu():
-    return output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader").splitlines()
-
-
 def main():
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the scratch folder goes, and the process being measured
     check_there(options.device)
-    if not options.out.is_dir():
-        refuse(f"--out {options.out}: there is no such folder")
     slug, words = machine()
     if options.device == "cuda":
         slug, words = re.sub(r"\W+", "-", (gpu() or ["gpu"])[0].split(",")[0].lower()), f"{'; '.join(gpu())} on {words}"
     depths = "-".join(f"d{depth}" for depth in options.depths)
-    file = options.out / f"{datetime.date.today()}_step-reference-{depths}-256px_{slug}.md"
-    if file.exists():
-        refuse(f"{file} is there already; move it away first")
-    busy, own, begin = busy_seconds(), own_seconds(), time.monotonic()
+    file = file_of_today(options.out, f"step-reference-{depths}-256px_{slug}")
+    work = OtherWork()
     with tempfile.TemporaryDirectory(prefix="varscale-bench-") as scratch:
         runner = Runner(options, pathlib.Path(scratch))
         rows, reasons = measure(runner, options)
-    others = max(0.0, busy_seconds() - busy - (own_seconds() - own))
+    others_s, wall_s, others = work.so_far()
     facts = {
-        "machine": words, "options": options, "reasons": reasons, "others_s": others, "wall_s": time.monotonic() - begin,
+        "machine": words, "options": options, "reasons": reasons, "others_s": others_s, "wall_s": wall_s, "others": others,
         "commit": commit() + (", programs of the folder in VARSCALE_BIN" if "VARSCALE_BIN" in os.environ else ""),
         "compiler": output("g++", "-dumpfullversion"), "python": sys.version.split()[0],
         "command": command(options.beside),

@@ -1,7 +1,8 @@
 """The text of results/benchmarks/<date>_step-reference-... from what compare_step.py has measured."""
 
-import os
 import statistics
+
+from bench_machine import warning
 
 OURS = "ours"
 PATH_WORDS = {  # in the order in which they run
@@ -14,7 +15,6 @@ PATH_WORDS = {  # in the order in which they run
     "prefix, compiled": "as prefix, forward and loss through `torch.compile`",
     "flex, compiled": "`flex_attention` with a block mask, through `torch.compile`",
 }
-DISTURBED = 5  # per cent of the machine that others took, from which on the file warns
 
 
 def counted(number, word):
@@ -58,11 +58,8 @@ def by_depth(rows, path_of):
 
 def result_line(rows, rounds, others, beside):
     over = f"median over {rounds} rounds of the ratio within a round" if rounds > 1 else "one round"
-    warning = ""
-    if others > DISTURBED:
-        warning = f" Other work took {others:.0f} % of the machine meanwhile: these figures are not to be quoted."
     more = "".join(f" That of {name}: {by_depth(rows, lambda row, name=name: name)}." for name in beside)
-    return f"**Result: the step of the best PyTorch path takes {by_depth(rows, best_path)} ({over}).{more}{warning}**"
+    return f"**Result: the step of the best PyTorch path takes {by_depth(rows, best_path)} ({over}).{more}{warning(others)}**"
 
 
 def table(rows, precision):
@@ -105,17 +102,16 @@ def first_steps(rows):
 def report(rows, facts):
     options, depths = facts["options"], [f"d{depth}" for depth in facts["options"].depths]
     torch = next(results[0]["torch"] for row in rows.values() for path, results in row.items() if path != OURS)
-    others = 100 * facts["others_s"] / (facts["wall_s"] * os.cpu_count())
     batches = listed([f"{batch} at d{depth}" for depth, batch in facts["batches"].items()])
     where = "one GPU" if options.device == "cuda" else counted(options.threads, "CPU thread")
     step = "forward, loss, backward, gradient norm and clip at 2.0, AdamW (fused)"
     lines = [
         f"# One training step of {listed(depths)} at 256 px on {where}, against PyTorch", "",
-        result_line(rows, options.rounds, others, options.beside), "",
+        result_line(rows, options.rounds, facts["others"], options.beside), "",
         "| what | value |", "| --- | --- |",
         f"| machine | {facts['machine']} |",
         f"| beside it | {facts['others_s']:.0f} s of processor time by other processes in {facts['wall_s']:.0f} s: "
-        f"{others:.0f} % of the machine |",
+        f"{facts['others']:.0f} % of the machine |",
         f"| ours | commit {facts['commit']}, g++ {facts['compiler']} -O2, libtorch {torch.split('+')[0]} |",
         f"| baseline | tests/reference/var_torch.py of the same commit, torch {torch}, Python {facts['python']} |",
         f"| model | VAR {listed(depths)}: width 64 d, d heads, 1000 classes, scales 1,2,3,4,5,6,8,10,13,16 (680 tokens), V 4096, "

@@ -64,7 +64,7 @@ TEST(Identity, HashesExactlyWhatChangesTheNumbers) {
       "tokens", "role", "interpolated", "train.epochs", "train.tokens", "train.flops", "train.micro_batch", "train.save_every_min",
       "train.keep", "train.keep_at", "train.max_skipped", "train.threads", "train.device",
       "data.images", "data.tokenizer", "model.init_from",
-      "parallel.mode", "parallel.shards", "parallel.recompute", "parallel.overlap",
+      "train.cuda_graph", "parallel.mode", "parallel.shards", "parallel.recompute", "parallel.overlap",
       "parallel.memory_gib", "parallel.deadline_s", "parallel.first_deadline_s", "eval.points",
       "eval.max_cost", "eval.batch"};
   const RunConfig base = resolve(depth_four(), small_tokens());

@@ -87,6 +87,32 @@ TEST(Plan, RefusesGroupsThatDoNotDivideTheRanksAndShardsWithoutUse) {
   }
 }
 
+Sweep recorded(const std::string& more) {
+  return sweep_of("name: q\ndefaults: {tokens: imagenet.h5, train: {batch: 64, precision: bf16, cuda_graph: true}}\n"
+                  "runs: [{model.depth: 8" + more + "}]\n");
+}
+
+TEST(Plan, GivesARecordedUpdateOneRankAndRefusesWhatItCannotHold) {
+  const std::string on_gpu = ", train.device: cuda";
+  const Plan whole = make_plan(recorded(on_gpu), Throughput("h200"), machine_of("h200", 8)),
+             one = make_plan(recorded(on_gpu), Throughput("h200"), machine_of("h200", 1));
+  EXPECT_EQ(whole.rows.at(0).hours, one.rows.at(0).hours);
+  EXPECT_EQ(whole.rows.at(0).memory_bytes, one.rows.at(0).memory_bytes);
+  EXPECT_EQ(whole.rows.at(0).mode, "replicated");
+  for (const auto& [more, words] : std::vector<std::pair<std::string, std::string>>{
+           {"", "train.device is cpu, expected cuda"},
+           {on_gpu + ", parallel.mode: zero3", "parallel.mode is zero3, expected replicated"},
+           {on_gpu + ", train.micro_batch: 32", "train.micro_batch is 32, expected the whole batch"},
+           {on_gpu + ", optimizer.weight_decay_end: 0.2", "optimizer.weight_decay_end is 0.2, expected a constant decay"}}) {
+    try {
+      make_plan(recorded(more), Throughput("h200"), machine_of("h200", 1));
+      ADD_FAILURE() << more << " was taken";
+    } catch (const base::UserError& error) {
+      EXPECT_THAT(error.what(), testing::AllOf(HasSubstr("train.cuda_graph"), HasSubstr(words), HasSubstr(":3: ")));
+    }
+  }
+}
+
 TEST(Plan, PrintsATableAndTheSameFiguresAsJson) {
   const Plan plan = make_plan(two_depths(), Throughput("h200"), machine_of("h200", 64));
   const std::string table = plan_table(plan);

@@ -18,6 +18,7 @@
 #include "tests/support/temporary_folder.hpp"
 #include "tests/train/tiny_run.hpp"
 #include "train/eval_points.hpp"
+#include "train/recorded_update.hpp"
 
 namespace varscale {
 namespace {
@@ -140,6 +141,39 @@ TEST(Trainer, KeepsLessWithTheSameBits) {
   const auto peak = [&](size_t i) { return static_cast<double>(histories[i].steps.at(3).memory_bytes); };
   EXPECT_LT(peak(1), 0.97 * peak(0));
   EXPECT_LT(peak(2), 0.97 * peak(1));
+}
+
+// Runs what it has recorded again, as a GPU would, and counts.
+struct FakeGraph final : nn::Graph {
+  struct Counts {
+    int records = 0, replays = 0;
+  };
+  explicit FakeGraph(Counts& to) : counts(to) {}
+  void record(const std::function<void()>& given) override {
+    ++counts.records;
+    work = given;
+  }
+  void replay() override {
+    ++counts.replays;
+    work();
+  }
+  Counts& counts;
+  std::function<void()> work;
+};
+
+TEST(Trainer, RecordsAnUpdateOnceWithTheSameBits) {
+  Tiny tiny;
+  const train::TrainJob launched = tiny.job("launched");
+  tiny.run(launched);
+  train::TrainJob recorded = tiny.job("recorded");
+  FakeGraph::Counts counts;
+  recorded.make_graph = [&counts] { return std::make_unique<FakeGraph>(counts); };
+  tiny.run(recorded);
+  EXPECT_EQ(counts.records, 1);
+  EXPECT_EQ(counts.replays, 20 - train::RecordedUpdate::kFirst);
+  expect_same_history(rows_of(launched), rows_of(recorded));
+  const auto a = tensors_of(launched), b = tensors_of(recorded);
+  for (const auto& [name, tensor] : a) EXPECT_TRUE(at::equal(tensor, b.at(name))) << name;
 }
 
 TEST(Trainer, ResumesWithoutChangingABit) {

@@ -4,6 +4,8 @@
 
 #include <chrono>
 
+#include "base/error.hpp"
+#include "nn/async.hpp"
 #include "nn/device.hpp"
 
 namespace varscale::bench {
@@ -13,6 +15,12 @@ Place::Place(const std::string& device) : world_(comm::open_world()), device_(at
   nn::repeatable_cuda();  // as training does
   nccl_ = comm::open_nccl(*world_);
   device_ = comm::cuda_device();
+}
+
+void Place::alone() {
+  if (ranks().size() != 1) throw base::UserError("--graph: records the step of one rank, and there are {}", ranks().size());
+  alone_ = comm::make_self();
+  own_stream_.emplace(nn::stream_of_pool(device_));
 }
 
 double Place::seconds(const std::function<void()>& work) const {

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/StreamGuard.h>
 
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "apps/bench/options.hpp"
@@ -18,7 +20,9 @@ class Place {
  public:
   // "cpu", or "cuda": one rank a GPU.
   explicit Place(const std::string& device);
-  comm::Communicator& ranks() const { return nccl_ ? *nccl_ : *world_; }
+  // Where the work of one rank is recorded: on a stream of its own, and nothing is reduced. UserError: several ranks.
+  void alone();
+  comm::Communicator& ranks() const { return alone_ ? *alone_ : nccl_ ? *nccl_ : *world_; }
   at::Device device() const { return device_; }
   // Seconds of the work with what the device then still had to do; all ranks begin together.
   double seconds(const std::function<void()>& work) const;
@@ -27,8 +31,9 @@ class Place {
   void print(const nlohmann::ordered_json& json) const;
 
  private:
-  std::unique_ptr<comm::Communicator> world_, nccl_;
+  std::unique_ptr<comm::Communicator> world_, nccl_, alone_;
   at::Device device_;
+  std::optional<c10::StreamGuard> own_stream_;
 };
 
 }  // namespace varscale::bench

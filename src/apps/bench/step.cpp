@@ -4,6 +4,8 @@
 #include "apps/bench/bench.hpp"
 #include "apps/bench/products.hpp"
 #include "apps/bench/training.hpp"
+#include "base/error.hpp"
+#include "nn/device.hpp"
 
 namespace varscale::bench {
 namespace {
@@ -11,17 +13,30 @@ namespace {
 class StepBench : public TrainingBench {
  public:
   CLI::App& add_to(CLI::App& app) override {
-    return add_command(app, "step", "one training step, and the share of the machine's products that it reaches");
+    CLI::App& command =
+        add_command(app, "step", "one training step, and the share of the machine's products that it reaches");
+    command.add_flag("--graph", graph_, "cuda, one rank, replicated: each step as one recorded launch");
+    return command;
   }
 
   void run() override {
-    const Place place(options_.device);
+    if (graph_ && (options_.device != "cuda" || options_.mode != "replicated"))
+      throw base::UserError("--graph: records the step of a GPU that holds the whole model, expected --device cuda --mode replicated");
+    Place place(options_.device);
+    if (graph_) place.alone();
     Training training(options_, place);
-    const Times times = place.repeat(repeats_, [&] { training.step(); });
+    if (graph_) training.record();
+    const auto step = [&] { training.step(); };
+    place.repeat({.count = 0, .warmup = repeats_.warmup}, step);
+    const int64_t before = nn::new_memory_events(place.device());
+    const Times times = place.repeat({.count = repeats_.count, .warmup = 0}, step);
+    const int64_t new_memory = nn::new_memory_events(place.device()) - before;
     const ProductRate rate = product_rate(place, options_.precision.type());
     const double tflops = training.flops() / times.median() / 1e12;
     nlohmann::ordered_json json = options_.head("train_step", place.ranks());
+    json["graph"] = graph_;
     json.update(times.json());
+    json["new_memory_events_a_step"] = static_cast<double>(new_memory) / static_cast<double>(repeats_.count);
     json["tokens_per_s"] = training.tokens() / times.median();
     json["gflop"] = training.flops() / 1e9;
     json["tflops"] = tflops;
@@ -29,6 +44,9 @@ class StepBench : public TrainingBench {
     json["share_of_products"] = tflops / (rate.tflops * place.ranks().size());
     place.print(json);
   }
+
+ private:
+  bool graph_ = false;
 };
 
 // The same step with reduction during and after backward, turn by turn in one process.

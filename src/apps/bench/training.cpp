@@ -90,11 +90,14 @@ Training::Training(const TrainingOptions& options, const Place& place, bool over
   for (int64_t i = 0; i < rows_; ++i) ids_.push_back(share.begin + i);
 }
 
-at::Tensor Training::forward() {
+at::Tensor Training::drop_path_factors() const {
+  const at::Tensor drop_path_SB = models::drop_path_factors(shape_, 1, steps_, ids_);
+  return drop_path_SB.defined() ? nn::to_device(drop_path_SB, device_) : drop_path_SB;
+}
+
+at::Tensor Training::loss_of(const at::Tensor& drop_path_SB) {
   parallel_->begin_step();
   parallel_->begin_micro(true);
-  at::Tensor drop_path_SB = models::drop_path_factors(shape_, 1, steps_, ids_);
-  if (drop_path_SB.defined()) drop_path_SB = nn::to_device(drop_path_SB, device_);
   const at::Tensor logits_BLV = model_.forward(labels_B_, teacher_BLE_,
                                                {.compute = options_.precision.type(),
                                                 .drop_path_SB = drop_path_SB,
@@ -104,14 +107,32 @@ at::Tensor Training::forward() {
   return scores.loss_N.sum() / tokens();
 }
 
-void Training::backward(const at::Tensor& loss) {
+void Training::update(const at::Tensor& loss, const auto& lr) {
   loss.backward();
   parallel_->finish_backward();
   const at::Tensor norm_squared = parallel_->gradient_norm_squared();
-  optimizer_->step(parallel::owned_gradients(*parallel_), 1e-4, 0.05,
+  optimizer_->step(parallel::owned_gradients(*parallel_), lr, 0.05,
                    optim::guard(norm_squared, loss.detach().to(at::kDouble), 2.0));
   parallel_->weights_changed();
+}
+
+void Training::backward(const at::Tensor& loss) {
+  update(loss, kRate);
   ++steps_;
+}
+
+void Training::step() {
+  if (!recorded_) return backward(forward());
+  (*recorded_)({labels_B_, drop_path_factors()}, kRate);
+  ++steps_;
+}
+
+void Training::record() {
+  recorded_.emplace(nn::make_graph(device_), [this](const std::vector<at::Tensor>& inputs, const at::Tensor& lr) {
+    const at::Tensor loss = loss_of(inputs.at(1));
+    update(loss, lr);
+    return loss.detach();
+  });
 }
 
 double Training::flops() const { return scaling::training_flops(shape_, static_cast<double>(options_.batch)); }

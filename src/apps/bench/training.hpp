@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "optim/adamw.hpp"
 #include "parallel/parallel.hpp"
 #include "scaling/memory.hpp"
+#include "train/recorded_update.hpp"
 
 namespace varscale::bench {
 
@@ -37,9 +39,11 @@ class Training {
  public:
   // overlap: gradients are reduced during backward. UserError: fewer images than ranks, groups that do not divide the ranks.
   Training(const TrainingOptions& options, const Place& place, bool overlap = true);
-  void step() { backward(forward()); }
+  void step();
+  // Further steps are one recorded launch each; of a rank in a place that is alone().
+  void record();
   // The two halves of a step: up to the loss of this rank's rows, and from it to the new weights.
-  at::Tensor forward();
+  at::Tensor forward() { return loss_of(drop_path_factors()); }
   void backward(const at::Tensor& loss);
   double flops() const;   // of a step over all ranks
   double tokens() const;  // likewise
@@ -49,12 +53,18 @@ class Training {
   double take_wait_s();
 
  private:
+  static constexpr double kRate = 1e-4;
+  at::Tensor drop_path_factors() const;  // of the next step, on the device; may be undefined
+  at::Tensor loss_of(const at::Tensor& drop_path_SB);
+  void update(const at::Tensor& loss, const auto& lr);
+
   const TrainingOptions& options_;
   at::Device device_;
   scaling::VarShape shape_;
   models::Var model_;
   std::unique_ptr<parallel::Parallel> parallel_;
   std::unique_ptr<optim::AdamW> optimizer_;
+  std::optional<train::RecordedUpdate> recorded_;
   at::Tensor labels_B_, teacher_BLE_, targets_N_;
   std::vector<int64_t> ids_;
   int64_t rows_ = 0, steps_ = 0;
