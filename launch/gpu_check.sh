@@ -76,16 +76,16 @@ run() {
   fi
   echo "== steps beside PyTorch"
   python3 "$root/tests/reference/compare_step.py" --device cuda --precision bf16 --out "$out" "$@" || failed=1
+  rm -f "$out/graphs.json"
   echo "== a step launched kernel by kernel, and as one recorded graph"
   for depth in 2 4 8; do
-    "$root/bin/var_bench" step --device cuda --precision bf16 --depth $depth --batch 64
-    "$root/bin/var_bench" step --device cuda --precision bf16 --depth $depth --batch 64 --graph
-  done | tee "$out/graphs.json" || failed=1
+    for graph in "" --graph; do
+      "$root/bin/var_bench" step --device cuda --precision bf16 --depth $depth --batch 64 $graph | tee -a "$out/graphs.json" || failed=1
+    done
+  done
   echo "== collectives and products"
-  {
-    "$root/bin/var_bench" collectives --device cuda
-    "$root/bin/var_bench" products --device cuda --precision bf16 --side 2048,4096,8192
-  } | tee "$out/pieces.json" || failed=1
+  "$root/bin/var_bench" collectives --device cuda | tee "$out/collectives.json" || failed=1
+  "$root/bin/var_bench" products --device cuda --precision bf16 --side 2048,4096,8192 | tee "$out/products.json" || failed=1
   exit $failed
 }
 

@@ -13,7 +13,7 @@ class CudaGraph final : public Graph {
  public:
   explicit CudaGraph(at::Device device) : device_(device) {}
 
-  // Relaxed: autograd launches the backward from a thread of its own, and a checkpoint may be copied meanwhile.
+  // Relaxed: autograd launches the backward from a thread of its own.
   void record(const std::function<void()>& work) override {
     synchronise(device_);
     c10::cuda::CUDACachingAllocator::emptyCache();  // a graph's memory is its own: what the first steps used is free

@@ -39,7 +39,7 @@ struct PlanRow {
   std::string mode;          // "replicated", "zero3", "hybrid of 8"
   std::string mode_why;
   bool fits = true;
-  double hours = 0;        // of own_flops
+  double hours = 0;        // of own_flops, on all ranks; of train.cuda_graph on one
   std::string hours_from;
   std::string tokens_file, tokens_fingerprint;  // the latter is empty where the file does not exist yet
   std::string data_tokens;                      // data.tokens
@@ -69,12 +69,11 @@ struct Plan {
 scaling::Machine machine_of(const std::string& device, int64_t ranks);
 
 // How a run's ranks hold its model, by parallel.mode and parallel.memory_gib. UserError: a hybrid whose
-// groups do not divide the ranks.
+// groups do not divide the ranks, train.cuda_graph where the update is not that of one rank alone.
 scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shape,
                           scaling::Machine machine);
 
-PlanRow plan_run(const SweepRun& run, const Throughput& throughput,
-                 const scaling::Machine& machine);
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput, scaling::Machine machine);
 Plan make_plan(const Sweep& sweep, const Throughput& throughput, const scaling::Machine& machine);
 std::string plan_table(const Plan& plan);
 nlohmann::ordered_json plan_json(const Plan& plan);

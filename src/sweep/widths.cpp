@@ -22,8 +22,8 @@ std::vector<Speed> speeds_of(const SweepRun& run, const Throughput& throughput, 
     if (layout_of(config, shape, group).fits) speeds.push_back({ranks, 1 / scaling::step_seconds(shape, options)});
   }
   if (speeds.empty()) {
-    options.ranks = machine.ranks;
-    speeds.push_back({machine.ranks, 1 / scaling::step_seconds(shape, options)});
+    options.ranks = config.train.cuda_graph ? 1 : machine.ranks;
+    speeds.push_back({options.ranks, 1 / scaling::step_seconds(shape, options)});
   }
   return speeds;
 }

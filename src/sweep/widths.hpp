@@ -4,7 +4,7 @@
 //
 // A width counts where the run's mode holds the model in the memory of that many ranks, and where a further rank
 // makes the largest share of the batch smaller (scaling/step_time.hpp). Where the run fits no width, all ranks
-// remain: the run then fails in its turn, with its reason. Errors   UserError as layout_of().
+// (of train.cuda_graph: one) remain: the run then fails in its turn, with its reason. Errors   UserError as layout_of().
 #pragma once
 
 #include <vector>

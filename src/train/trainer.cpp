@@ -293,9 +293,9 @@ class Trainer {
   // The weights' update from gradients and sums of the whole step. Returns its figures, float64 on the device: the
   // sums over the ranks, the squared norm and whether the update was skipped.
   at::Tensor apply_gradients(const at::Tensor& sums_2S, const auto& lr) {
-    if (comm::Work work = world_.all_reduce(sums_2S, comm::Reduce::kSum, "loss sums"); !work.done()) {
+    if (world_.size() > 1) {
       nn::Interval& wait = waits_.emplace_back(device_);
-      work.wait();
+      world_.all_reduce(sums_2S, comm::Reduce::kSum, "loss sums").wait();
       wait.end();
     }
     const at::Tensor norm_squared = parallel_->gradient_norm_squared();

@@ -16,6 +16,7 @@
 #include "records/run_file.hpp"
 #include "scaling/layout.hpp"
 #include "tests/support/temporary_folder.hpp"
+#include "tests/train/keeping_graph.hpp"
 #include "tests/train/tiny_run.hpp"
 #include "train/eval_points.hpp"
 #include "train/recorded_update.hpp"
@@ -143,31 +144,13 @@ TEST(Trainer, KeepsLessWithTheSameBits) {
   EXPECT_LT(peak(2), 0.97 * peak(1));
 }
 
-// Runs what it has recorded again, as a GPU would, and counts.
-struct FakeGraph final : nn::Graph {
-  struct Counts {
-    int records = 0, replays = 0;
-  };
-  explicit FakeGraph(Counts& to) : counts(to) {}
-  void record(const std::function<void()>& given) override {
-    ++counts.records;
-    work = given;
-  }
-  void replay() override {
-    ++counts.replays;
-    work();
-  }
-  Counts& counts;
-  std::function<void()> work;
-};
-
 TEST(Trainer, RecordsAnUpdateOnceWithTheSameBits) {
   Tiny tiny;
   const train::TrainJob launched = tiny.job("launched");
   tiny.run(launched);
   train::TrainJob recorded = tiny.job("recorded");
-  FakeGraph::Counts counts;
-  recorded.make_graph = [&counts] { return std::make_unique<FakeGraph>(counts); };
+  test::GraphCounts counts;
+  recorded.make_graph = [&counts] { return std::make_unique<test::KeepingGraph>(counts); };
   tiny.run(recorded);
   EXPECT_EQ(counts.records, 1);
   EXPECT_EQ(counts.replays, 20 - train::RecordedUpdate::kFirst);
