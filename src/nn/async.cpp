@@ -16,7 +16,7 @@ c10::Event mark(at::Device device, c10::EventFlag flag) {
 }  // namespace
 
 Tensor to_device(const Tensor& x, at::Device device) {
-  if (device.is_cpu() || x.device() == device) return x;
+  if (!x.defined() || device.is_cpu() || x.device() == device) return x;
   return x.pin_memory().to(device, /*non_blocking=*/true);
 }
 

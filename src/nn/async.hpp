@@ -21,7 +21,7 @@ namespace varscale::nn {
 
 using at::Tensor;
 
-// A tensor of the host on the device, by way of pinned memory; x itself, if it is there or that is the CPU.
+// A tensor of the host on the device, by way of pinned memory; x itself, if it is there or undefined, or that is the CPU.
 Tensor to_device(const Tensor& x, at::Device device);
 
 // A stream of the device beside its default one, for c10::StreamGuard.

@@ -101,8 +101,14 @@ scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shap
   return scaling::given_layout(shape, options, machine, parallel.mode, parallel.shards);
 }
 
-PlanRow plan_run(const SweepRun& run, const Throughput& throughput, scaling::Machine machine) {
+scaling::Machine machine_for(const RunConfig& config, scaling::Machine launch) {
+  if (config.train.cuda_graph) launch.ranks = launch.node_ranks = 1;
+  return launch;
+}
+
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput, const scaling::Machine& launch) {
   const RunConfig& config = run.config;
+  const scaling::Machine machine = machine_for(config, launch);
   const scaling::VarShape shape = shape_of(config, run.tokens);
   PlanRow row;
   row.id = run.id;
@@ -124,7 +130,6 @@ PlanRow plan_run(const SweepRun& run, const Throughput& throughput, scaling::Mac
   const int64_t own_images = row.images - row.branch_step * config.train.batch;
   row.own_flops = scaling::training_flops(shape, static_cast<double>(own_images));
 
-  if (config.train.cuda_graph) machine.ranks = machine.node_ranks = 1;  // of any launch the run takes one
   const scaling::Layout layout = layout_of(config, shape, machine);
   row.memory_bytes = layout.bytes;
   row.mode = layout.mode == "hybrid" ? fmt::format("hybrid of {}", layout.shards) : layout.mode;

@@ -73,7 +73,10 @@ scaling::Machine machine_of(const std::string& device, int64_t ranks);
 scaling::Layout layout_of(const RunConfig& config, const scaling::VarShape& shape,
                           scaling::Machine machine);
 
-PlanRow plan_run(const SweepRun& run, const Throughput& throughput, scaling::Machine machine);
+// What of a launch's ranks a run can take: one for train.cuda_graph, else all.
+scaling::Machine machine_for(const RunConfig& config, scaling::Machine launch);
+
+PlanRow plan_run(const SweepRun& run, const Throughput& throughput, const scaling::Machine& launch);
 Plan make_plan(const Sweep& sweep, const Throughput& throughput, const scaling::Machine& machine);
 std::string plan_table(const Plan& plan);
 nlohmann::ordered_json plan_json(const Plan& plan);

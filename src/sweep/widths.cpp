@@ -4,8 +4,9 @@
 
 namespace varscale::sweep {
 
-std::vector<Speed> speeds_of(const SweepRun& run, const Throughput& throughput, const scaling::Machine& machine) {
+std::vector<Speed> speeds_of(const SweepRun& run, const Throughput& throughput, const scaling::Machine& launch) {
   const RunConfig& config = run.config;
+  const scaling::Machine machine = machine_for(config, launch);
   const scaling::VarShape shape = shape_of(config, run.tokens);
   scaling::StepOptions options{.batch = config.train.batch,
                                .flops_per_s = throughput.rate(config.model.depth, config.train.precision).flops_per_s,
@@ -16,14 +17,13 @@ std::vector<Speed> speeds_of(const SweepRun& run, const Throughput& throughput, 
     scaling::Machine group = machine;
     group.ranks = ranks;
     group.node_ranks = std::min(ranks, machine.node_ranks);
-    if (config.train.cuda_graph && ranks != 1) continue;
     if (config.parallel.mode == "hybrid" && ranks % config.parallel.shards != 0) continue;
     options.ranks = ranks;
     if (layout_of(config, shape, group).fits) speeds.push_back({ranks, 1 / scaling::step_seconds(shape, options)});
   }
   if (speeds.empty()) {
-    options.ranks = config.train.cuda_graph ? 1 : machine.ranks;
-    speeds.push_back({options.ranks, 1 / scaling::step_seconds(shape, options)});
+    options.ranks = machine.ranks;
+    speeds.push_back({machine.ranks, 1 / scaling::step_seconds(shape, options)});
   }
   return speeds;
 }

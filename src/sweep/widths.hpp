@@ -4,7 +4,7 @@
 //
 // A width counts where the run's mode holds the model in the memory of that many ranks, and where a further rank
 // makes the largest share of the batch smaller (scaling/step_time.hpp). Where the run fits no width, all ranks
-// (of train.cuda_graph: one) remain: the run then fails in its turn, with its reason. Errors   UserError as layout_of().
+// that it can take (machine_for) remain: the run then fails in its turn, with its reason. Errors   UserError as layout_of().
 #pragma once
 
 #include <vector>
@@ -14,6 +14,6 @@
 
 namespace varscale::sweep {
 
-std::vector<Speed> speeds_of(const SweepRun& run, const Throughput& throughput, const scaling::Machine& machine);
+std::vector<Speed> speeds_of(const SweepRun& run, const Throughput& throughput, const scaling::Machine& launch);
 
 }  // namespace varscale::sweep

@@ -253,10 +253,10 @@ class Trainer {
     const at::Tensor labels_B =
         models::drop_labels(batch.labels_B, shape_.classes, run_.model.label_drop, run_.train.seed,
                             step_, batch.sample_ids);
-    at::Tensor drop_path_SB =
+    const at::Tensor drop_path_SB =
         models::drop_path_factors(shape_, run_.train.seed, step_, batch.sample_ids);
-    if (drop_path_SB.defined()) drop_path_SB = nn::to_device(drop_path_SB, device_);
-    return {nn::to_device(batch.tokens_BL, device_), nn::to_device(labels_B, device_), drop_path_SB};
+    return {nn::to_device(batch.tokens_BL, device_), nn::to_device(labels_B, device_),
+            nn::to_device(drop_path_SB, device_)};
   }
 
   // Forward and backward of some rows of the batch; returns their sums, [2, S] float64 on the device.

@@ -22,14 +22,17 @@ def refuse(sentence):
     sys.exit(2)
 
 
-def var_bench(*arguments, threads):
-    """The one object that it prints."""
-    line = ["var_bench", *map(str, arguments)]
-    done = subprocess.run([BIN / line[0], *line[1:]], text=True, capture_output=True, check=False,
-                          env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+def printed(command, environment, name):
+    """The object on the last line that a program prints; `name` is what a refusal calls it."""
+    done = subprocess.run(command, text=True, capture_output=True, check=False, env=environment)
     if done.returncode != 0:
-        refuse(f"{shlex.join(line)} ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
-    return json.loads(done.stdout)
+        refuse(f"{name} ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def var_bench(*arguments, threads):
+    line = ["var_bench", *map(str, arguments)]
+    return printed([BIN / line[0], *line[1:]], os.environ | {"OMP_NUM_THREADS": str(threads)}, shlex.join(line))
 
 
 def check_programs():

@@ -4,20 +4,18 @@ of tokens, threads and settings of the C library's allocator; each measurement i
 
 import argparse
 import importlib.util
-import json
 import os
 import pathlib
 import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import sysconfig
 import tempfile
 
 import step_report
-from bench_machine import BIN, SOURCE, OtherWork, check_programs, commit, file_of_today, gpu, machine, output, refuse
+from bench_machine import BIN, SOURCE, OtherWork, check_programs, commit, file_of_today, gpu, machine, output, printed, refuse
 
 SET_UP = "run ./launch/setup.sh --compare"
 OURS = step_report.OURS
@@ -134,12 +132,11 @@ class Runner:
             start = [self.options.beside[path]]
         else:
             start = [BIN / program] if path == OURS else [sys.executable, SOURCE / "tests/reference" / program]
-        done = subprocess.run([*start, *rest], text=True, capture_output=True, check=False,
-                              env=self.ours if path == OURS else self.theirs)
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or ["without a word"]
-            refuse(f"{path} at d{depth} in {precision} ended with {done.returncode}: {said[-1]}")
-        return json.loads(done.stdout.splitlines()[-1])
+        name = f"{path} at d{depth} in {precision}"
+        result = printed([*start, *rest], self.ours if path == OURS else self.theirs, name)
+        if path in self.options.beside and (missing := {"median_ms", "is"} - result.keys()):
+            refuse(f"{name} printed no {' and no '.join(sorted(missing))}")  # now, and not after the last round
+        return result
 
 
 def measure(runner, options):

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/file.hpp"
+#include "sweep/widths.hpp"
 #include "tests/sweep/sweep_fixture.hpp"
 
 namespace varscale::sweep {
@@ -99,6 +100,11 @@ TEST(Plan, GivesARecordedUpdateOneRankAndRefusesWhatItCannotHold) {
   EXPECT_EQ(whole.rows.at(0).hours, one.rows.at(0).hours);
   EXPECT_EQ(whole.rows.at(0).memory_bytes, one.rows.at(0).memory_bytes);
   EXPECT_EQ(whole.rows.at(0).mode, "replicated");
+  for (const char* memory : {"", ", parallel.memory_gib: 0.001"}) {  // the latter fits no width
+    const auto speeds = speeds_of(recorded(on_gpu + memory).runs.at(0), Throughput("h200"), machine_of("h200", 8));
+    ASSERT_EQ(speeds.size(), 1U);
+    EXPECT_EQ(speeds[0].ranks, 1);
+  }
   for (const auto& [more, words] : std::vector<std::pair<std::string, std::string>>{
            {"", "train.device is cpu, expected cuda"},
            {on_gpu + ", parallel.mode: zero3", "parallel.mode is zero3, expected replicated"},

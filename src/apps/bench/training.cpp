@@ -91,8 +91,7 @@ Training::Training(const TrainingOptions& options, const Place& place, bool over
 }
 
 at::Tensor Training::drop_path_factors() const {
-  const at::Tensor drop_path_SB = models::drop_path_factors(shape_, 1, steps_, ids_);
-  return drop_path_SB.defined() ? nn::to_device(drop_path_SB, device_) : drop_path_SB;
+  return nn::to_device(models::drop_path_factors(shape_, 1, steps_, ids_), device_);
 }
 
 at::Tensor Training::loss_of(const at::Tensor& drop_path_SB) {
