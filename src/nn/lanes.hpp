@@ -45,6 +45,28 @@ inline __attribute__((always_inline)) void store_lanes(const Floats& lanes, uint
   std::memcpy(out, &narrow, sizeof(narrow));
 }
 
+// The first n <= kLanes elements; the lanes after them are zero.
+template <class T>
+inline __attribute__((always_inline)) Floats load_first(const T* x, int64_t n) {
+  std::array<T, kLanes> first{};
+  std::memcpy(first.data(), x, static_cast<size_t>(n) * sizeof(T));
+  return load_lanes(first.data());
+}
+template <class T>
+inline __attribute__((always_inline)) void store_first(const Floats& lanes, T* out, int64_t n) {
+  std::array<T, kLanes> all;
+  store_lanes(lanes, all.data());
+  std::memcpy(out, all.data(), static_cast<size_t>(n) * sizeof(T));
+}
+
+// out = f(in...), element by element, for n of them. out may be one of in.
+template <class F, class T, class... In>
+inline __attribute__((always_inline)) void map_lanes(const F& f, int64_t n, T* out, const In*... in) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store_lanes(f(load_lanes(in + i)...), out + i);
+  if (i < n) store_first(f(load_first(in + i, n - i)...), out + i, n - i);
+}
+
 inline __attribute__((always_inline)) float sum_of(const Floats& lanes) {  // in halves
   using Eight = float __attribute__((vector_size(32)));
   using Four = float __attribute__((vector_size(16)));

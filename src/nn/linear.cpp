@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "nn/functional.hpp"
+#include "nn/row_access.hpp"
+#include "nn/rows.hpp"
 #include "nn/simd.hpp"
 
 namespace varscale::nn {
@@ -29,17 +31,21 @@ Tensor onednn_linear(const Tensor& x_NK, const Tensor& weight_MK, const Tensor& 
                  c10::List<std::optional<at::Scalar>>(), std::nullopt);
 }
 
-// Where oneDNN's float32 product pays: many rows on the CPU.
-bool onednn_pays(const Tensor& x, const Tensor& weight, at::ScalarType compute) {
+// Where our own node pays: many rows on the CPU.
+bool has_many_rows(const Tensor& x, const Tensor& weight) {
   constexpr int64_t kRows = 64;
-  return compute == at::kFloat && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
-         x.is_cpu() && at::hasMKLDNN() && x.is_contiguous() && weight.is_contiguous() &&
+  return has_row_kernels(x) && x.scalar_type() == weight.scalar_type() && x.is_contiguous() && weight.is_contiguous() &&
          x.numel() >= kRows * x.size(-1);
+}
+
+// Where oneDNN's float32 product does. ATen gives products of bf16 to oneDNN by itself.
+bool onednn_pays(const Tensor& x, const Tensor& weight) {
+  return at::hasMKLDNN() && x.scalar_type() == at::kFloat && has_many_rows(x, weight);
 }
 
 // x and dy of two dimensions.
 Tensor input_gradient(const Tensor& dy_NM, const Tensor& weight_MK) {
-  if (!onednn_pays(dy_NM, weight_MK, dy_NM.scalar_type())) return at::mm(dy_NM, weight_MK);
+  if (!onednn_pays(dy_NM, weight_MK)) return at::mm(dy_NM, weight_MK);
   return onednn_linear(dy_NM, weight_MK.t(), at::empty({0}));
 }
 
@@ -64,18 +70,23 @@ Tensor transposed(const Tensor& x_NM) {
 }
 
 Tensor weight_gradient(const Tensor& dy_NM, const Tensor& x_NK, const Tensor& weight_MK) {
-  if (!onednn_pays(x_NK, weight_MK, x_NK.scalar_type())) return at::mm(dy_NM.t(), x_NK);
+  if (!onednn_pays(x_NK, weight_MK)) return at::mm(dy_NM.t(), x_NK);
   // oneDNN takes its second factor as it lies; the first is copied, so it is the smaller one.
   return dy_NM.size(1) <= x_NK.size(1) ? onednn_linear(transposed(dy_NM), x_NK.t(), at::empty({0}))
                                        : onednn_linear(transposed(x_NK), dy_NM.t(), at::empty({0})).t();
 }
 
+// float32, as the bias is, also of a dy in bf16.
+Tensor bias_gradient(const Tensor& dy_NM) { return has_row_kernels(dy_NM) ? column_sums(dy_NM) : dy_NM.sum(0); }
+
 class Linear : public torch::autograd::Function<Linear> {
  public:
+  // x and the weights of one dtype; the bias, which may be empty, float32.
   static Tensor forward(AutogradContext* ctx, const Tensor& x_NK, const Tensor& weight_MK, const Tensor& bias_M) {
     ctx->save_for_backward({x_NK, weight_MK});
     ctx->saved_data["bias"] = bias_M.numel() > 0;
-    return onednn_linear(x_NK, weight_MK, bias_M);
+    if (onednn_pays(x_NK, weight_MK)) return onednn_linear(x_NK, weight_MK, bias_M);
+    return at::linear(x_NK, weight_MK, bias_M.numel() > 0 ? std::optional(bias_M.to(x_NK.scalar_type())) : std::nullopt);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -85,7 +96,7 @@ class Linear : public torch::autograd::Function<Linear> {
     variable_list result(3);
     if (ctx->needs_input_grad(0)) result[0] = input_gradient(dy_NM, weight_MK);
     if (ctx->needs_input_grad(1)) result[1] = weight_gradient(dy_NM, x_NK, weight_MK);
-    if (ctx->saved_data["bias"].toBool()) result[2] = dy_NM.sum(0);
+    if (ctx->saved_data["bias"].toBool()) result[2] = bias_gradient(dy_NM);
     return result;
   }
 };
@@ -121,7 +132,7 @@ class LinearOf : public torch::autograd::Function<LinearOf> {
       x = static_cast<InnerHolder*>(capsule.get())->inner(leaves);
     }
     const Tensor dx = input_gradient(dy_NM, weight_MK).view(x.sizes());
-    variable_list result{Tensor(), weight_gradient(dy_NM, x.detach().flatten(0, -2), weight_MK), dy_NM.sum(0)};
+    variable_list result{Tensor(), weight_gradient(dy_NM, x.detach().flatten(0, -2), weight_MK), bias_gradient(dy_NM)};
     for (const Tensor& grad : torch::autograd::grad({x}, leaves, {dx})) result.push_back(grad);
     return result;
   }
@@ -130,20 +141,19 @@ class LinearOf : public torch::autograd::Function<LinearOf> {
 }  // namespace
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, at::ScalarType compute) {
-  if (onednn_pays(x, weight, compute)) {
-    std::vector<int64_t> sizes = x.sizes().vec();
-    sizes.back() = weight.size(0);
-    // Functions take no undefined tensors: an empty one stands for no bias.
-    const Tensor b = bias.defined() ? bias : at::empty({0}, at::kFloat);
-    return Linear::apply(x.view({-1, x.size(-1)}), weight, b).view(sizes);
-  }
-  return at::linear(x.to(compute), weight.to(compute), bias.defined() ? bias.to(compute) : bias);
+  const Tensor narrow = x.to(compute), narrow_weight = weight.to(compute);
+  if (!has_many_rows(narrow, narrow_weight))
+    return at::linear(narrow, narrow_weight, bias.defined() ? bias.to(compute) : bias);
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  // Functions take no undefined tensors: an empty one stands for no bias.
+  const Tensor b = bias.defined() ? bias : at::empty({0}, at::kFloat);
+  return Linear::apply(narrow.view({-1, x.size(-1)}), narrow_weight, b).view(sizes);
 }
 
 Tensor linear_of(const Inner& inner, const std::vector<Tensor>& inputs, const Tensor& weight, const Tensor& bias,
                  at::ScalarType compute) {
-  return LinearOf::apply(c10::make_intrusive<InnerHolder>(inner), weight.to(compute), bias.to(compute),
-                         at::ArrayRef<Tensor>(inputs));
+  return LinearOf::apply(c10::make_intrusive<InnerHolder>(inner), weight.to(compute), bias, at::ArrayRef<Tensor>(inputs));
 }
 
 }  // namespace varscale::nn

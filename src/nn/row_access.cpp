@@ -12,8 +12,6 @@ namespace varscale::nn {
 
 namespace {
 
-inline float widen(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
 inline __attribute__((always_inline)) uint16_t narrow(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   const uint32_t rounded = bits + 0x7FFF + ((bits >> 16) & 1);
@@ -42,15 +40,18 @@ VARSCALE_SIMD void scale_row(const float* x, float factor, float* out, int64_t n
   for (int64_t i = 0; i < n; ++i) out[i] = x[i] * factor;
 }
 
+VARSCALE_SIMD void scale_row(const uint16_t* x, float factor, uint16_t* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = narrow(widen(x[i]) * factor);
+}
+
 at::Tensor sample_sums(int64_t B, int64_t L, int64_t width,
-                       const std::function<void(int64_t begin, int64_t end, float* sums)>& rows) {
-  constexpr int64_t kRows = 32;  // what is added up in float32
-  const int64_t chunks = (L + kRows - 1) / kRows;
+                       const std::function<void(int64_t begin, int64_t end, float* sums)>& rows, int64_t chunk_rows) {
+  const int64_t chunks = (L + chunk_rows - 1) / chunk_rows;
   std::vector<float> partial(static_cast<size_t>(B * chunks * width));
   at::parallel_for(0, B * chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t b = chunk / chunks, first = chunk % chunks * kRows;
-      rows(b * L + first, b * L + std::min(L, first + kRows), partial.data() + chunk * width);
+      const int64_t b = chunk / chunks, first = chunk % chunks * chunk_rows;
+      rows(b * L + first, b * L + std::min(L, first + chunk_rows), partial.data() + chunk * width);
     }
   });
   at::Tensor sums = at::empty({B, width}, at::TensorOptions(at::kFloat));

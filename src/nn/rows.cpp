@@ -39,18 +39,42 @@ inline __attribute__((always_inline)) Floats gelu_slope_lanes(const Floats x) {
   return 0.5F * (1.0F + tanh) + 0.5F * x * (1.0F - tanh * tanh) * inner_slope;
 }
 
-VARSCALE_SIMD void gelu_row(const float* x, float* out, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(gelu_lanes(load(x + i, kLanes)), out + i, kLanes);
-  if (i < n) store(gelu_lanes(load(x + i, n - i)), out + i, n - i);
+template <class T>
+inline __attribute__((always_inline)) void gelu(const T* x, T* out, int64_t n) {
+  map_lanes([](const Floats v) __attribute__((always_inline)) { return gelu_lanes(v); }, n, out, x);
+}
+template <class T>
+inline __attribute__((always_inline)) void gelu_backward(const T* grad, const T* x, T* out, int64_t n) {
+  map_lanes([](const Floats g, const Floats v) __attribute__((always_inline)) { return g * gelu_slope_lanes(v); }, n, out,
+            grad, x);
 }
 
+// The compiler makes copies for several instruction sets of plain functions only.
+VARSCALE_SIMD void gelu_row(const float* x, float* out, int64_t n) { gelu(x, out, n); }
+VARSCALE_SIMD void gelu_row(const uint16_t* x, uint16_t* out, int64_t n) { gelu(x, out, n); }
 VARSCALE_SIMD void gelu_row_backward(const float* grad, const float* x, float* out, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    store(load(grad + i, kLanes) * gelu_slope_lanes(load(x + i, kLanes)), out + i, kLanes);
-  if (i < n) store(load(grad + i, n - i) * gelu_slope_lanes(load(x + i, n - i)), out + i, n - i);
+  gelu_backward(grad, x, out, n);
 }
+VARSCALE_SIMD void gelu_row_backward(const uint16_t* grad, const uint16_t* x, uint16_t* out, int64_t n) {
+  gelu_backward(grad, x, out, n);
+}
+
+// Adds `rows` rows of M elements to the sums of the columns, four rows to a pass over the sums.
+template <class T>
+inline __attribute__((always_inline)) void add_to_columns(const T* x, int64_t rows, int64_t M, float* sums) {
+  int64_t n = 0;
+  for (; n + 4 <= rows; n += 4) {
+    const T* row = x + n * M;
+    map_lanes([](const Floats sum, const Floats a, const Floats b, const Floats c, const Floats d)
+                  __attribute__((always_inline)) { return sum + ((a + b) + (c + d)); },
+              M, sums, sums, row, row + M, row + 2 * M, row + 3 * M);
+  }
+  for (; n < rows; ++n)
+    map_lanes([](const Floats sum, const Floats a) __attribute__((always_inline)) { return sum + a; }, M, sums, sums,
+              x + n * M);
+}
+VARSCALE_SIMD void add_rows(const float* x, int64_t rows, int64_t M, float* sums) { add_to_columns(x, rows, M, sums); }
+VARSCALE_SIMD void add_rows(const uint16_t* x, int64_t rows, int64_t M, float* sums) { add_to_columns(x, rows, M, sums); }
 
 // Adds x - shift and its square to the sums, element by element.
 VARSCALE_SIMD void add_moments(const float* x, const float* shift, float* sum, float* square, int64_t n) {
@@ -79,13 +103,11 @@ VARSCALE_SIMD void scaled_silu(const float* x, const float* scale, const float* 
 Tensor gelu_rows(const Tensor& x) {
   const Tensor y = at::empty_like(x);
   const int64_t C = x.size(-1), N = x.numel() / C;
-  at::parallel_for(0, N, row_grain(C), [&](int64_t begin, int64_t end) {
-    RowReader xs(x, C);
-    RowWriter writer(y, C);
-    for (int64_t n = begin; n < end; ++n) {
-      gelu_row(xs.at(n * C, C), writer.at(n * C), C);
-      writer.done(n * C, C);
-    }
+  with_elements(x, [&](auto element) {
+    using T = decltype(element);
+    at::parallel_for(0, N, row_grain(C), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) gelu_row(elements<T>(x) + n * C, mutable_elements<T>(y) + n * C, C);
+    });
   });
   return y;
 }
@@ -93,15 +115,26 @@ Tensor gelu_rows(const Tensor& x) {
 Tensor gelu_rows_backward(const Tensor& grad, const Tensor& x) {
   const Tensor dx = at::empty_like(x);
   const int64_t C = x.size(-1), N = x.numel() / C;
-  at::parallel_for(0, N, row_grain(C), [&](int64_t begin, int64_t end) {
-    RowReader gs(grad, C), xs(x, C);
-    RowWriter writer(dx, C);
-    for (int64_t n = begin; n < end; ++n) {
-      gelu_row_backward(gs.at(n * C, C), xs.at(n * C, C), writer.at(n * C), C);
-      writer.done(n * C, C);
-    }
+  with_elements(x, [&](auto element) {
+    using T = decltype(element);
+    at::parallel_for(0, N, row_grain(C), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n)
+        gelu_row_backward(elements<T>(grad) + n * C, elements<T>(x) + n * C, mutable_elements<T>(dx) + n * C, C);
+    });
   });
   return dx;
+}
+
+Tensor column_sums(const Tensor& x_NM) {
+  constexpr int64_t kChunk = 128;  // of thousands of rows of thousands: the chunks' sums are memory as well
+  const int64_t N = x_NM.size(0), M = x_NM.size(1);
+  Tensor sums_1M;
+  with_elements(x_NM, [&](auto element) {
+    const auto* x = elements<decltype(element)>(x_NM);
+    const auto add = [&](int64_t begin, int64_t end, float* sums) { add_rows(x + begin * M, end - begin, M, sums); };
+    sums_1M = sample_sums(1, N, M, add, kChunk);
+  });
+  return sums_1M.squeeze(0);
 }
 
 Tensor group_norm_silu(const Tensor& x_BCHW, int64_t groups, const Tensor& weight_C, const Tensor& bias_C, double eps) {

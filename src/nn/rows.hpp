@@ -16,6 +16,9 @@ using at::Tensor;
 Tensor gelu_rows(const Tensor& x);
 Tensor gelu_rows_backward(const Tensor& grad, const Tensor& x);
 
+// The sum of the rows of contiguous x [N, M], float32 [M].
+Tensor column_sums(const Tensor& x_NM);
+
 // SiLU of the group normalisation (arXiv 1803.08494) of x [B, C, H, W] channels-last, whose pixels are the rows, in
 // the dtype of x; weight_C and bias_C float32. No gradient.
 Tensor group_norm_silu(const Tensor& x_BCHW, int64_t groups, const Tensor& weight_C, const Tensor& bias_C, double eps);

@@ -4,7 +4,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "base/error.hpp"
@@ -16,19 +15,23 @@ namespace varscale::nn {
 
 namespace {
 
-VARSCALE_SIMD float max_of_row(const float* x, int64_t n) {
-  std::array<float, kLanes> lanes;
-  lanes.fill(x[0]);
+template <class T>
+inline __attribute__((always_inline)) float max_of(const T* x, int64_t n) {
+  Floats lanes = Floats{} + widen(x[0]);
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
-  float largest = *std::max_element(lanes.begin(), lanes.end());
-  for (; i < n; ++i) largest = std::max(largest, x[i]);
+  for (; i + kLanes <= n; i += kLanes) {
+    const Floats next = load_lanes(x + i);
+    lanes = next > lanes ? next : lanes;
+  }
+  float largest = lanes[0];
+  for (int64_t l = 1; l < kLanes; ++l) largest = std::max(largest, lanes[l]);
+  for (; i < n; ++i) largest = std::max(largest, widen(x[i]));
   return largest;
 }
 
-// out = exp(x - shift); returns the sum. x and out may be one.
-VARSCALE_SIMD float exp_row(const float* x, float shift, float* out, int64_t n) {
+// out = exp(x - shift); returns the sum, of what is not rounded yet. x and out may be one.
+template <class T>
+inline __attribute__((always_inline)) float exponentials(const T* x, float shift, T* out, int64_t n) {
   Floats lanes{};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -37,10 +40,25 @@ VARSCALE_SIMD float exp_row(const float* x, float shift, float* out, int64_t n) 
     store_lanes(e, out + i);
   }
   float sum = sum_of(lanes);
-  const Floats rest = exp_lanes(load(x + i, n - i) - shift);
+  const Floats rest = exp_lanes(load_first(x + i, n - i) - shift);
   for (int64_t l = 0; l < n - i; ++l) sum += rest[l];
-  store(rest, out + i, n - i);
+  store_first(rest, out + i, n - i);
   return sum;
+}
+
+// The compiler makes copies for several instruction sets of plain functions only.
+VARSCALE_SIMD float max_of_row(const float* x, int64_t n) { return max_of(x, n); }
+VARSCALE_SIMD float max_of_row(const uint16_t* x, int64_t n) { return max_of(x, n); }
+VARSCALE_SIMD float exp_row(const float* x, float shift, float* out, int64_t n) { return exponentials(x, shift, out, n); }
+VARSCALE_SIMD float exp_row(const uint16_t* x, float shift, uint16_t* out, int64_t n) {
+  return exponentials(x, shift, out, n);
+}
+
+// Whether `picked` is the first of the largest elements, the answer of argmax.
+template <class T>
+bool is_first(const T* x, int64_t picked, float largest) {
+  return widen(x[picked]) == largest &&
+         std::find_if(x, x + picked, [&](T v) { return widen(v) == largest; }) == x + picked;
 }
 
 using torch::autograd::AutogradContext;
@@ -56,19 +74,18 @@ class ConsumedLogits : public torch::autograd::Function<ConsumedLogits> {
     const Tensor loss_N = floats(), correct_N = floats(), reciprocal_N = floats();
     const auto* target = targets_N.const_data_ptr<int64_t>();
     auto *loss = loss_N.data_ptr<float>(), *correct = correct_N.data_ptr<float>(), *reciprocal = reciprocal_N.data_ptr<float>();
-    at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
-      RowReader reader(logits_NV, V);
-      RowWriter writer(logits_NV, V);
-      for (int64_t n = begin; n < end; ++n) {
-        const float* x = reader.at(n * V, V);
-        const float largest = max_of_row(x, V), picked = x[target[n]];
-        // The first of equal ones is the answer, as argmax has it.
-        correct[n] = picked == largest && std::find(x, x + target[n], largest) == x + target[n] ? 1.0F : 0.0F;
-        const float sum = exp_row(x, largest, writer.at(n * V), V);
-        writer.done(n * V, V);
-        loss[n] = largest + std::log(sum) - picked;
-        reciprocal[n] = 1 / sum;
-      }
+    with_elements(logits_NV, [&](auto element) {
+      auto* logits = mutable_elements<decltype(element)>(logits_NV);
+      at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; ++n) {
+          auto* x = logits + n * V;
+          const float largest = max_of_row(x, V), picked = widen(x[target[n]]);
+          correct[n] = is_first(x, target[n], largest) ? 1.0F : 0.0F;
+          const float sum = exp_row(x, largest, x, V);
+          loss[n] = largest + std::log(sum) - picked;
+          reciprocal[n] = 1 / sum;
+        }
+      });
     });
     ctx->save_for_backward({logits_NV, targets_N, reciprocal_N});
     ctx->saved_data["once"] = once;
@@ -86,15 +103,17 @@ class ConsumedLogits : public torch::autograd::Function<ConsumedLogits> {
     const int64_t N = grad_NV.size(0), V = grad_NV.size(1);
     const auto* target = targets_N.const_data_ptr<int64_t>();
     const auto *weight = weight_N.const_data_ptr<float>(), *reciprocal = saved[2].const_data_ptr<float>();
-    at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
-      RowReader reader(exp_NV, V);
-      RowWriter writer(grad_NV, V);
-      for (int64_t n = begin; n < end; ++n) {
-        float* out = writer.at(n * V);
-        scale_row(reader.at(n * V, V), weight[n] * reciprocal[n], out, V);
-        out[target[n]] -= weight[n];
-        writer.done(n * V, V);
-      }
+    with_elements(grad_NV, [&](auto element) {
+      using T = decltype(element);
+      at::parallel_for(0, N, row_grain(V), [&](int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; ++n) {
+          const T* exps = elements<T>(exp_NV) + n * V;
+          T* out = mutable_elements<T>(grad_NV) + n * V;
+          const float factor = weight[n] * reciprocal[n], at_target = widen(exps[target[n]]) * factor - weight[n];
+          scale_row(exps, factor, out, V);
+          store_first(Floats{at_target}, out + target[n], 1);
+        }
+      });
     });
     return {grad_NV, Tensor(), Tensor()};
   }

@@ -92,16 +92,6 @@ VARSCALE_SIMD void split_tokens_backward(const Split<uint16_t>& s, Place<uint16_
   split_backward(s, dq, dk, dv, dscale, begin, end);
 }
 
-// Calls body(T{}) with the type of the tensor's elements.
-template <class Body>
-void with_elements(const Tensor& x, const Body& body) {
-  if (x.scalar_type() == at::kFloat) {
-    body(float{});
-  } else {
-    body(uint16_t{});
-  }
-}
-
 // Image b of [B, H, L, D].
 template <class T>
 Place<T> image_of(const Tensor& x_BHLD, int64_t b) {

@@ -213,6 +213,24 @@ TEST(Linear, IsTheProductWithItsGradientsAtAnyNumberOfRows) {
   }
 }
 
+// A bias is not rounded to bf16 before it reaches the optimiser: its gradient is a sum of 130 values of bf16, in float32.
+TEST(Linear, SumsTheGradientOfABiasInFloat32) {
+  const Tensor x = test::hash_v("x", {2, 65, 24}).to(at::kBFloat16).set_requires_grad(true);
+  const Tensor weight = test::hash_v("w", {10, 24}).to(at::kFloat).set_requires_grad(true);
+  const Tensor bias = test::hash_v("b", {10}).to(at::kFloat).set_requires_grad(true);
+  const Tensor dy = test::hash_v("dy", {2, 65, 10}).to(at::kBFloat16);
+  const auto wide = [](const Tensor& t) { return t.detach().to(at::kBFloat16).to(at::kDouble); };
+  const Tensor x64 = wide(x), weight64 = wide(weight), dy64 = wide(dy);
+  const auto same = [](const std::vector<Tensor>& in) { return in[0]; };
+  for (const Tensor& y : {linear(x, weight, bias, at::kBFloat16), linear_of(same, {x}, weight, bias, at::kBFloat16)}) {
+    EXPECT_LE(worst(y, x64.matmul(weight64.t()) + wide(bias)), 8 * 2.0 / 256);  // values up to 8, rounded twice
+    const auto grads = torch::autograd::grad({y}, {x, weight, bias}, {dy});
+    EXPECT_LE(worst(grads[0], dy64.matmul(weight64)), 4.0 / 256);
+    EXPECT_LE(worst(grads[1], dy64.view({-1, 10}).t().mm(x64.view({-1, 24}))), 16.0 / 256);
+    EXPECT_LE(worst(grads[2], dy64.view({-1, 10}).sum(0)), 1e-5);
+  }
+}
+
 // One rounding of a value up to 6, or 2^-9 of it; tails and a length that is no multiple of the lanes.
 TEST(Gelu, IsTheTanhFormWithItsGradient) {
   for (const auto type : {at::kFloat, at::kBFloat16}) {

@@ -68,5 +68,18 @@ TEST(GroupNormSilu, GivesTheSameBitsAtAnyNumberOfThreads) {
   EXPECT_TRUE(at::equal(one, three));
 }
 
+// Fewer columns than lanes, whole vectors and a tail; less than a chunk of rows, chunks with a rest. Sums of 300 values up to 1.
+TEST(ColumnSums, AreThoseOfFloat64) {
+  for (const auto type : {at::kFloat, at::kBFloat16})
+    for (const int64_t N : {1, 7, 130, 300})
+      for (const int64_t M : {5, 32, 83}) {
+        const Tensor x = test::hash_v("x", {N, M}).to(type);
+        const Tensor got = column_sums(x);
+        EXPECT_EQ(got.scalar_type(), at::kFloat);
+        EXPECT_EQ(got.sizes(), at::IntArrayRef({M}));
+        EXPECT_LE(worst(got, x.to(at::kDouble).sum(0)), 1e-5) << N << " rows of " << M;
+      }
+}
+
 }  // namespace
 }  // namespace varscale::nn
