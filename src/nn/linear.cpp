@@ -76,8 +76,10 @@ Tensor weight_gradient(const Tensor& dy_NM, const Tensor& x_NK, const Tensor& we
                                        : onednn_linear(transposed(x_NK), dy_NM.t(), at::empty({0})).t();
 }
 
-// float32, as the bias is, also of a dy in bf16.
-Tensor bias_gradient(const Tensor& dy_NM) { return has_row_kernels(dy_NM) ? column_sums(dy_NM) : dy_NM.sum(0); }
+// Of many rows float32, as the bias is, also where dy is bf16.
+Tensor bias_gradient(const Tensor& dy_NM, const Tensor& x_NK, const Tensor& weight_MK) {
+  return has_many_rows(x_NK, weight_MK) ? column_sums(dy_NM) : dy_NM.sum(0);
+}
 
 class Linear : public torch::autograd::Function<Linear> {
  public:
@@ -96,7 +98,7 @@ class Linear : public torch::autograd::Function<Linear> {
     variable_list result(3);
     if (ctx->needs_input_grad(0)) result[0] = input_gradient(dy_NM, weight_MK);
     if (ctx->needs_input_grad(1)) result[1] = weight_gradient(dy_NM, x_NK, weight_MK);
-    if (ctx->saved_data["bias"].toBool()) result[2] = bias_gradient(dy_NM);
+    if (ctx->saved_data["bias"].toBool()) result[2] = bias_gradient(dy_NM, x_NK, weight_MK);
     return result;
   }
 };
@@ -131,8 +133,8 @@ class LinearOf : public torch::autograd::Function<LinearOf> {
       const at::AutoGradMode grad_mode(true);
       x = static_cast<InnerHolder*>(capsule.get())->inner(leaves);
     }
-    const Tensor dx = input_gradient(dy_NM, weight_MK).view(x.sizes());
-    variable_list result{Tensor(), weight_gradient(dy_NM, x.detach().flatten(0, -2), weight_MK), bias_gradient(dy_NM)};
+    const Tensor dx = input_gradient(dy_NM, weight_MK).view(x.sizes()), x_NK = x.detach().flatten(0, -2);
+    variable_list result{Tensor(), weight_gradient(dy_NM, x_NK, weight_MK), bias_gradient(dy_NM, x_NK, weight_MK)};
     for (const Tensor& grad : torch::autograd::grad({x}, leaves, {dx})) result.push_back(grad);
     return result;
   }

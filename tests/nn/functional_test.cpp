@@ -231,6 +231,27 @@ TEST(Linear, SumsTheGradientOfABiasInFloat32) {
   }
 }
 
+// Few rows go another way than many.
+TEST(LinearOf, GivesTheBitsOfLinear) {
+  const auto inner = [](const std::vector<Tensor>& in) { return gelu_tanh(in[0]); };
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t rows : {20, 65, 130}) {
+      const Tensor x = test::hash_v("x", {rows, 24}).to(type).set_requires_grad(true);
+      const Tensor weight = test::hash_v("w", {10, 24}).to(at::kFloat).set_requires_grad(true);
+      const Tensor bias = test::hash_v("b", {10}).to(at::kFloat).set_requires_grad(true);
+      const Tensor dy = test::hash_v("dy", {rows, 10}).to(type);
+      const Tensor kept = linear(inner({x}), weight, bias, type), again = linear_of(inner, {x}, weight, bias, type);
+      EXPECT_TRUE(at::equal(kept, again)) << rows;
+      const auto want = torch::autograd::grad({kept}, {x, weight, bias}, {dy}),
+                 got = torch::autograd::grad({again}, {x, weight, bias}, {dy});
+      for (size_t i = 0; i < want.size(); ++i) {
+        EXPECT_EQ(got[i].scalar_type(), want[i].scalar_type());
+        EXPECT_TRUE(at::equal(got[i], want[i])) << i << " of " << rows;
+      }
+    }
+  }
+}
+
 // One rounding of a value up to 6, or 2^-9 of it; tails and a length that is no multiple of the lanes.
 TEST(Gelu, IsTheTanhFormWithItsGradient) {
   for (const auto type : {at::kFloat, at::kBFloat16}) {
