@@ -27,17 +27,17 @@ inline __attribute__((always_inline)) void tile(const Rows a, const float* b, in
                                                 int64_t out_row, bool add) {
   Floats sum[R][V];
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) sum[r][v] = add ? load(out + r * out_row + v * kLanes, kLanes) : Floats{};
+    for (int v = 0; v < V; ++v) sum[r][v] = add ? load_lanes(out + r * out_row + v * kLanes) : Floats{};
   for (int64_t k = 0; k < inner; ++k) {
     Floats lanes[V];
-    for (int v = 0; v < V; ++v) lanes[v] = load(b + k * b_row + v * kLanes, kLanes);
+    for (int v = 0; v < V; ++v) lanes[v] = load_lanes(b + k * b_row + v * kLanes);
     for (int r = 0; r < R; ++r) {
       const float factor = a.data[r * a.row + k * a.column];
       for (int v = 0; v < V; ++v) sum[r][v] += factor * lanes[v];
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) store(sum[r][v], out + r * out_row + v * kLanes, kLanes);
+    for (int v = 0; v < V; ++v) store_lanes(sum[r][v], out + r * out_row + v * kLanes);
 }
 
 template <int R, int V>
@@ -68,16 +68,16 @@ VARSCALE_SIMD void multiply(int64_t rows, int64_t width, int64_t inner, const Ro
 VARSCALE_SIMD void exponentials(float* scores, int64_t keys, float* lse, float* reciprocal) {
   for (int64_t half = 0; half < kQueries; half += kLanes) {
     float* s = scores + half;
-    Floats largest = load(s, kLanes);
+    Floats largest = load_lanes(s);
     for (int64_t k = 1; k < keys; ++k) {
-      const Floats x = load(s + k * kQueries, kLanes);
+      const Floats x = load_lanes(s + k * kQueries);
       largest = x > largest ? x : largest;
     }
     Floats sum{};
     for (int64_t k = 0; k < keys; ++k) {
-      const Floats e = exp_lanes(load(s + k * kQueries, kLanes) - largest);
+      const Floats e = exp_lanes(load_lanes(s + k * kQueries) - largest);
       sum += e;
-      store(e, s + k * kQueries, kLanes);
+      store_lanes(e, s + k * kQueries);
     }
     for (int64_t l = 0; l < kLanes; ++l) {
       lse[half + l] = largest[l] + std::log(sum[l]);
@@ -89,19 +89,19 @@ VARSCALE_SIMD void exponentials(float* scores, int64_t keys, float* lse, float* 
 // scores and the gradients of the shares, both [keys, 32], to the shares and the gradients of the scores.
 VARSCALE_SIMD void softmax_backward(float* scores, float* grads, int64_t keys, const float* lse, const float* along, float scale) {
   for (int64_t half = 0; half < kQueries; half += kLanes) {
-    const Floats shift = load(lse + half, kLanes), mean = load(along + half, kLanes);
+    const Floats shift = load_lanes(lse + half), mean = load_lanes(along + half);
     for (int64_t k = 0; k < keys; ++k) {
       float *s = scores + k * kQueries + half, *g = grads + k * kQueries + half;
-      const Floats share = exp_lanes(load(s, kLanes) - shift);
-      store(share, s, kLanes);
-      store(share * (load(g, kLanes) - mean) * scale, g, kLanes);
+      const Floats share = exp_lanes(load_lanes(s) - shift);
+      store_lanes(share, s);
+      store_lanes(share * (load_lanes(g) - mean) * scale, g);
     }
   }
 }
 
 VARSCALE_SIMD float dot(const float* a, const float* b, int64_t n) {  // n a multiple of kLanes
   Floats lanes{};
-  for (int64_t i = 0; i < n; i += kLanes) lanes += load(a + i, kLanes) * load(b + i, kLanes);
+  for (int64_t i = 0; i < n; i += kLanes) lanes += load_lanes(a + i) * load_lanes(b + i);
   return sum_of(lanes);
 }
 

@@ -1,7 +1,7 @@
 // Vectors of float32 for loops that the compiler does not vectorise by itself.
 //
 //   VARSCALE_SIMD void twice(const float* x, float* out, int64_t n) {
-//     for (int64_t i = 0; i + kLanes <= n; i += kLanes) store(load(x + i, kLanes) * 2.0F, out + i, kLanes);
+//     for (int64_t i = 0; i + kLanes <= n; i += kLanes) store_lanes(load_lanes(x + i) * 2.0F, out + i);
 //   }
 #pragma once
 
@@ -18,26 +18,21 @@ constexpr int64_t kLanes = 16;
 using Floats = float __attribute__((vector_size(4 * kLanes)));
 using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
 
-// The first n <= kLanes lanes; the others are zero.
-inline __attribute__((always_inline)) Floats load(const float* x, int64_t n) {
-  Floats lanes{};
-  std::memcpy(&lanes, x, static_cast<size_t>(n) * sizeof(float));
-  return lanes;
-}
-
-inline __attribute__((always_inline)) void store(const Floats& lanes, float* out, int64_t n) {
-  std::memcpy(out, &lanes, static_cast<size_t>(n) * sizeof(float));
-}
-
 // kLanes elements of a row of float32 or bf16 (as its bits). Narrowed to the nearest, ties to even; NaN stays NaN.
 using Halves = uint16_t __attribute__((vector_size(2 * kLanes)));
-inline __attribute__((always_inline)) Floats load_lanes(const float* x) { return load(x, kLanes); }
+inline __attribute__((always_inline)) Floats load_lanes(const float* x) {
+  Floats lanes;
+  std::memcpy(&lanes, x, sizeof(lanes));
+  return lanes;
+}
 inline __attribute__((always_inline)) Floats load_lanes(const uint16_t* x) {
   Halves lanes;
   std::memcpy(&lanes, x, sizeof(lanes));
   return std::bit_cast<Floats>(__builtin_convertvector(lanes, Ints) << 16);
 }
-inline __attribute__((always_inline)) void store_lanes(const Floats& lanes, float* out) { store(lanes, out, kLanes); }
+inline __attribute__((always_inline)) void store_lanes(const Floats& lanes, float* out) {
+  std::memcpy(out, &lanes, sizeof(lanes));
+}
 inline __attribute__((always_inline)) void store_lanes(const Floats& lanes, uint16_t* out) {
   const Ints bits = std::bit_cast<Ints>(lanes);
   const Ints rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;

@@ -20,13 +20,13 @@ struct Moments {
 VARSCALE_SIMD Moments moments_of_row(const float* x, int64_t n, double eps) {
   const int64_t whole = n / kLanes * kLanes;
   Floats lanes{};
-  for (int64_t i = 0; i < whole; i += kLanes) lanes += load(x + i, kLanes);
+  for (int64_t i = 0; i < whole; i += kLanes) lanes += load_lanes(x + i);
   float sum = sum_of(lanes);
   for (int64_t i = whole; i < n; ++i) sum += x[i];
   const float mean = sum / static_cast<float>(n);
   lanes = Floats{};
   for (int64_t i = 0; i < whole; i += kLanes) {
-    const Floats away = load(x + i, kLanes) - mean;
+    const Floats away = load_lanes(x + i) - mean;
     lanes += away * away;
   }
   float squares = sum_of(lanes);
@@ -48,12 +48,12 @@ VARSCALE_SIMD Along modulate_backward_sums(const float* dy, const float* x, cons
   const int64_t whole = n / kLanes * kLanes;
   Floats grads{}, along{};
   for (int64_t i = 0; i < whole; i += kLanes) {
-    const Floats d = load(dy + i, kLanes), normed = (load(x + i, kLanes) - of.mean) * of.rstd;
-    const Floats g = d * (1.0F + load(scale + i, kLanes));
+    const Floats d = load_lanes(dy + i), normed = (load_lanes(x + i) - of.mean) * of.rstd;
+    const Floats g = d * (1.0F + load_lanes(scale + i));
     grads += g;
     along += g * normed;
-    store(load(dscale + i, kLanes) + d * normed, dscale + i, kLanes);
-    store(load(dshift + i, kLanes) + d, dshift + i, kLanes);
+    store_lanes(load_lanes(dscale + i) + d * normed, dscale + i);
+    store_lanes(load_lanes(dshift + i) + d, dshift + i);
   }
   float grad_sum = sum_of(grads), along_sum = sum_of(along);
   for (int64_t i = whole; i < n; ++i) {

@@ -49,7 +49,6 @@ inline __attribute__((always_inline)) void gelu_backward(const T* grad, const T*
             grad, x);
 }
 
-// The compiler makes copies for several instruction sets of plain functions only.
 VARSCALE_SIMD void gelu_row(const float* x, float* out, int64_t n) { gelu(x, out, n); }
 VARSCALE_SIMD void gelu_row(const uint16_t* x, uint16_t* out, int64_t n) { gelu(x, out, n); }
 VARSCALE_SIMD void gelu_row_backward(const float* grad, const float* x, float* out, int64_t n) {
@@ -88,14 +87,11 @@ VARSCALE_SIMD void add_moments(const float* x, const float* shift, float* sum, f
 // SiLU of scale x + shift, element by element: v / (1 + exp(-v)).
 VARSCALE_SIMD void scaled_silu(const float* x, const float* scale, const float* shift, float* out, int64_t n) {
   constexpr float kLargest = 88.0F;
-  const auto silu = [](const Floats v) __attribute__((always_inline)) {
-    const Floats away = v < -kLargest ? Floats{} + kLargest : -v;
-    return v / (1.0F + exp_lanes(away));
+  const auto silu = [](const Floats v, const Floats factor, const Floats offset) __attribute__((always_inline)) {
+    const Floats moved = v * factor + offset;
+    return moved / (1.0F + exp_lanes(moved < -kLargest ? Floats{} + kLargest : -moved));
   };
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    store(silu(load(x + i, kLanes) * load(scale + i, kLanes) + load(shift + i, kLanes)), out + i, kLanes);
-  if (i < n) store(silu(load(x + i, n - i) * load(scale + i, n - i) + load(shift + i, n - i)), out + i, n - i);
+  map_lanes(silu, n, out, x, scale, shift);
 }
 
 }  // namespace

@@ -7,8 +7,9 @@
 
 // One function, compiled for three levels of instruction sets (AVX-512, AVX2 with FMA, plain), of which the
 // processor takes the highest that it has, whoever made it; loops over kLanes independent lanes
-// vectorise without reordering any sum. The loader asks an instrumented function which of them to take
-// before the thread sanitizer can answer: there one must do.
+// vectorise without reordering any sum. Templates get no such copies: an overload for each dtype calls one inline.
+// The loader asks an instrumented function which of them to take before the thread sanitizer can answer: there one
+// must do.
 #ifdef __SANITIZE_THREAD__
 #define VARSCALE_SIMD
 #else

@@ -46,7 +46,6 @@ inline __attribute__((always_inline)) float exponentials(const T* x, float shift
   return sum;
 }
 
-// The compiler makes copies for several instruction sets of plain functions only.
 VARSCALE_SIMD float max_of_row(const float* x, int64_t n) { return max_of(x, n); }
 VARSCALE_SIMD float max_of_row(const uint16_t* x, int64_t n) { return max_of(x, n); }
 VARSCALE_SIMD float exp_row(const float* x, float shift, float* out, int64_t n) { return exponentials(x, shift, out, n); }

@@ -80,7 +80,6 @@ inline __attribute__((always_inline)) void split_backward(const Split<T>& s, Pla
   }
 }
 
-// The compiler makes copies for several instruction sets of plain functions only.
 VARSCALE_SIMD void split_tokens(const Split<float>& s, int64_t begin, int64_t end) { split(s, begin, end); }
 VARSCALE_SIMD void split_tokens(const Split<uint16_t>& s, int64_t begin, int64_t end) { split(s, begin, end); }
 VARSCALE_SIMD void split_tokens_backward(const Split<float>& s, Place<float> dq, Place<float> dk, Place<float> dv, float* dscale,

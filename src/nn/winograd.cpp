@@ -59,14 +59,14 @@ VARSCALE_SIMD void tile_to_points(const std::array<const float*, kPoints>& value
       Vector d;
       for (int64_t y = 0; y < kIn; ++y) {
         const float* value = values_P[y * kIn + x];
-        d[y] = value != nullptr ? load(value + i, kLanes) : Floats{};
+        d[y] = value != nullptr ? load_lanes(value + i) : Floats{};
       }
       columns[x] = transform_input(d);
     }
     for (int64_t y = 0; y < kIn; ++y) {
       const Vector row = transform_input(
           {columns[0][y], columns[1][y], columns[2][y], columns[3][y], columns[4][y], columns[5][y]});
-      for (int64_t x = 0; x < kIn; ++x) store(row[x], out + (y * kIn + x) * point_stride + i, kLanes);
+      for (int64_t x = 0; x < kIn; ++x) store_lanes(row[x], out + (y * kIn + x) * point_stride + i);
     }
   }
 }
@@ -78,15 +78,15 @@ VARSCALE_SIMD void points_to_tile(const float* products, int64_t point_stride, i
     std::array<std::array<Floats, kOut>, kIn> columns;
     for (int64_t x = 0; x < kIn; ++x) {
       Vector m;
-      for (int64_t y = 0; y < kIn; ++y) m[y] = load(products + (y * kIn + x) * point_stride + o, kLanes);
+      for (int64_t y = 0; y < kIn; ++y) m[y] = load_lanes(products + (y * kIn + x) * point_stride + o);
       columns[x] = transform_output(m);
     }
-    const Floats bias = load(bias_O + o, kLanes);
+    const Floats bias = load_lanes(bias_O + o);
     for (int64_t y = 0; y < kOut; ++y) {
       const std::array<Floats, kOut> row = transform_output(
           {columns[0][y], columns[1][y], columns[2][y], columns[3][y], columns[4][y], columns[5][y]});
       for (int64_t x = 0; x < kOut; ++x)
-        if (float* result = results_P[y * kOut + x]; result != nullptr) store(row[x] + bias, result + o, kLanes);
+        if (float* result = results_P[y * kOut + x]; result != nullptr) store_lanes(row[x] + bias, result + o);
     }
   }
 }
@@ -106,7 +106,7 @@ VARSCALE_SIMD void filters_to_points(const float* weight, int64_t I, float* out,
       for (int64_t y = 0; y < kIn; ++y) {
         const Vector row = transform_weight(columns[0][y], columns[1][y], columns[2][y]);
         for (int64_t x = 0; x < kIn; ++x)
-          store(row[x], out + (y * kIn + x) * point_stride + i * kPanel + half, kLanes);
+          store_lanes(row[x], out + (y * kIn + x) * point_stride + i * kPanel + half);
       }
     }
   }
@@ -118,7 +118,7 @@ inline __attribute__((always_inline)) void multiply_rows(const float* values, in
                                                          float* out, int64_t out_stride) {
   Floats sums[R][2] = {};
   for (int64_t i = 0; i < I; ++i) {
-    const Floats left = load(filters + i * kPanel, kLanes), right = load(filters + i * kPanel + kLanes, kLanes);
+    const Floats left = load_lanes(filters + i * kPanel), right = load_lanes(filters + i * kPanel + kLanes);
 #pragma GCC unroll 12
     for (int64_t r = 0; r < R; ++r) {
       const float value = values[r * I + i];
@@ -127,8 +127,8 @@ inline __attribute__((always_inline)) void multiply_rows(const float* values, in
     }
   }
   for (int64_t r = 0; r < R; ++r) {
-    store(sums[r][0], out + r * out_stride, kLanes);
-    store(sums[r][1], out + r * out_stride + kLanes, kLanes);
+    store_lanes(sums[r][0], out + r * out_stride);
+    store_lanes(sums[r][1], out + r * out_stride + kLanes);
   }
 }
 
